@@ -1,0 +1,1 @@
+"""The agent: network, PPO, training runs, evaluation against baselines, reports and the command line."""

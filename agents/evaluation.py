@@ -1,0 +1,300 @@
+"""Evaluation: every market and window of a source, played by the agent and by policies that learn nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from agents.baselines import always_take, hold, random_legal
+from agents.networks import ActorCritic
+from kalshi_jax.metrics import episode_metrics
+from kalshi_jax.tape import Tape
+
+POLICIES = ("agent", "agent, greedy", "random", "hold", "always take")
+REPEATABLE = ("agent, greedy", "hold")  # the same with every seed
+CHUNK = 1024  # episodes played at once, at most
+SHORTEST = 0.1  # a window that lacks more than nine tenths of its length at the end of a recording is left out
+
+METRICS = {  # name -> what it says, for tables
+    "total_return": "return $",
+    "return_percent": "return %",
+    "sharpe_per_step": "Sharpe per step",
+    "max_drawdown": "max drawdown $",
+    "trades_per_step": "trades per step",
+    "contracts": "contracts",
+    "turnover": "turnover",
+    "fees": "fees $",
+    "maker_share": "maker share",
+    "steps": "steps",
+}
+
+
+@dataclass
+class Windows:
+    """Beginnings of episodes, n of them."""
+
+    markets: np.ndarray  # i32[n, M], tape markets, -1 for an unused slot
+    start_ms: np.ndarray  # i32[n], ms since the session's start
+
+
+@struct.dataclass
+class Record:
+    """What happened in N episodes, [T, N]. After its end an episode keeps its value and trades no more."""
+
+    value: jax.Array  # f32[T, N], portfolio value in $
+    lived: jax.Array  # bool[T, N]
+    trades: jax.Array  # i32[T, N]
+    taker: jax.Array  # i32[T, N], contracts
+    maker: jax.Array  # i32[T, N], contracts
+    fees: jax.Array  # f32[T, N], $
+    actions: jax.Array  # i32[T, A], how often each was chosen over all used slots
+
+
+@dataclass
+class Outcome:
+    """One policy on n windows with several seeds."""
+
+    policy: str
+    metrics: dict[str, np.ndarray]  # name -> f32[seeds, n]
+    value: np.ndarray  # f32[T + 1, seeds * n], $
+    actions: np.ndarray  # i64[A]
+    taker: np.ndarray  # f32[T], contracts per episode and step
+    maker: np.ndarray  # f32[T]
+
+    def summary(self) -> dict[str, dict[str, float]]:
+        """Mean over windows with a bootstrap 95% interval, per metric."""
+        return {name: interval(x) for name, x in self.metrics.items()}
+
+
+def all_windows(tape: Tape, slots: int, episode_length: int, decision_interval_ms: int, limit: int = 0) -> Windows:
+    """List beginnings so that every market of the tape is played once from its first change to its last.
+
+    The markets of a session are taken in groups of `slots`; a group is played in windows of `episode_length` steps, one
+    after another. A remainder shorter than a tenth of a window is left out.
+
+    Args:
+        tape: the tape.
+        slots: market slots M.
+        episode_length: steps of a window.
+        decision_interval_ms: 0 for the event clock.
+        limit: keep at most this many windows, evenly chosen; 0 keeps all.
+    """
+    first, length = np.asarray(tape.track_start), np.asarray(tape.track_length)
+    time_ms = np.asarray(tape.time_ms)
+    begins, counts = np.asarray(tape.session_first_market), np.asarray(tape.session_markets)
+    markets: list[np.ndarray] = []
+    starts: list[int] = []
+    for begin, count in zip(begins.tolist(), counts.tolist(), strict=True):
+        for group in np.split(np.arange(begin, begin + count), np.arange(slots, count, slots)):
+            times = np.unique(np.concatenate([time_ms[first[m] : first[m] + length[m]] for m in group]))
+            for start in _window_starts(times, episode_length, decision_interval_ms):
+                markets.append(np.pad(group, (0, slots - len(group)), constant_values=-1))
+                starts.append(start)
+    if not starts:
+        raise ValueError("the tape has no market with two changes: nothing to evaluate on")
+    chosen = np.arange(len(starts))
+    if limit and len(starts) > limit:
+        chosen = np.linspace(0, len(starts) - 1, limit).astype(int)
+    return Windows(np.stack(markets)[chosen].astype(np.int32), np.array(starts, np.int32)[chosen])
+
+
+def _window_starts(times: np.ndarray, episode_length: int, decision_interval_ms: int) -> list[int]:
+    if len(times) < 2:
+        return []
+    if decision_interval_ms == 0:
+        positions = np.arange(0, len(times) - 1, episode_length)
+        whole = (len(times) - 1 - positions) / episode_length
+        starts = times[positions]
+    else:
+        span = episode_length * decision_interval_ms
+        starts = np.arange(int(times[0]), int(times[-1]), span)
+        whole = (int(times[-1]) - starts) / span
+    keep = whole >= SHORTEST
+    keep[0] = True
+    return starts[keep].tolist()
+
+
+def evaluate(
+    env: Any,
+    network: ActorCritic,
+    weights: Any,
+    env_params: Any,
+    windows: Windows,
+    policies: Sequence[str] = POLICIES,
+    seeds: int = 3,
+) -> list[Outcome]:
+    """Play every window with every policy; equal arguments give equal outcomes.
+
+    Args:
+        env: the environment.
+        network: of the agent.
+        weights: of the network.
+        env_params: the parameters, with the tape.
+        windows: where episodes begin.
+        policies: names out of POLICIES.
+        seeds: episodes per window, for policies that draw.
+    """
+    unknown = set(policies) - set(POLICIES)
+    if unknown:
+        raise ValueError(f"policies {sorted(unknown)} are not known: choose from {', '.join(POLICIES)}")
+    outcomes = []
+    for name in policies:
+        repeats = 1 if name in REPEATABLE else seeds
+        played = [
+            _play_all(env, network, weights, env_params, windows, POLICIES.index(name), seed) for seed in range(repeats)
+        ]
+        outcomes.append(_outcome(name, played, env_params))
+    return outcomes
+
+
+def _play_all(
+    env: Any, network: ActorCritic, weights: Any, env_params: Any, windows: Windows, policy: int, seed: int
+) -> Record:
+    """Play all windows, in equal chunks so that one program serves every chunk."""
+    total = len(windows.start_ms)
+    chunks = -(-total // CHUNK)
+    size = -(-total // chunks)
+    length = int(env_params.episode_length)
+    parts = []
+    for chunk in range(chunks):
+        chosen = np.minimum(np.arange(chunk * size, (chunk + 1) * size), total - 1)
+        valid = np.arange(chunk * size, (chunk + 1) * size) < total
+        key = jax.random.fold_in(jax.random.key(seed), chunk)
+        record = play(
+            env,
+            network,
+            length,
+            weights,
+            env_params,
+            windows.markets[chosen],
+            windows.start_ms[chosen],
+            valid,
+            policy,
+            key,
+        )
+        parts.append(jax.tree.map(np.asarray, record))
+    joined = {
+        name: np.concatenate([getattr(part, name) for part in parts], axis=1)[:, :total]
+        for name in ("value", "lived", "trades", "taker", "maker", "fees")
+    }
+    return Record(**joined, actions=sum(part.actions for part in parts))
+
+
+@partial(jax.jit, static_argnames=("env", "network", "length"))
+def play(
+    env: Any,
+    network: ActorCritic,
+    length: int,
+    weights: Any,
+    env_params: Any,
+    markets: jax.Array,
+    start_ms: jax.Array,
+    valid: jax.Array,
+    policy: jax.Array,
+    key: jax.Array,
+) -> Record:
+    """Play N episodes side by side, each to its own end.
+
+    Args:
+        env: the environment.
+        network: of the agent.
+        length: steps T.
+        weights: of the network.
+        env_params: the parameters.
+        markets: i32[N, M].
+        start_ms: i32[N].
+        valid: bool[N], False for episodes that only fill the chunk.
+        policy: i32[], position in POLICIES.
+        key: consumed.
+    """
+
+    def agent(key: jax.Array, observation: Any) -> jax.Array:
+        return jax.random.categorical(key, network.apply(weights, observation)[0])
+
+    def greedy(key: jax.Array, observation: Any) -> jax.Array:
+        return jnp.argmax(network.apply(weights, observation)[0], axis=-1)
+
+    def masked(rule: Any) -> Any:
+        return lambda key, observation: rule(key, observation.action_mask)
+
+    choices = [agent, greedy, masked(random_legal), masked(hold), masked(always_take)]
+
+    def step(carry: tuple[Any, ...], key: jax.Array) -> tuple[tuple[Any, ...], Record]:
+        state, value, alive = carry
+        observation = jax.vmap(env.observation, (0, None))(state, env_params)
+        action = jax.lax.switch(policy, [_as_int32(choice) for choice in choices], key, observation)
+        after, _, terminated, truncated, info = jax.vmap(env.transition, (0, 0, None))(state, action, env_params)
+        value = jnp.where(alive, info["portfolio_value"], value)
+        used = jnp.any(observation.market != 0, axis=-1) & alive[:, None] & valid[:, None]
+        counted = jax.nn.one_hot(action, env.num_actions, dtype=jnp.int32) * used[..., None, None]
+
+        def living(x: jax.Array) -> jax.Array:
+            return jnp.where(alive, x, 0)
+
+        record = Record(
+            value=value,
+            lived=alive,
+            trades=living(info["trades"]),
+            taker=living(info["taker_contracts"]),
+            maker=living(info["maker_contracts"]),
+            fees=living(info["fees"]),
+            actions=jnp.sum(counted, axis=(0, 1, 2)),
+        )
+        return (after, value, alive & ~(terminated | truncated)), record
+
+    _, states = jax.vmap(env.start, (None, 0, 0))(env_params, markets, start_ms)
+    count = markets.shape[0]
+    start = (states, jnp.zeros(count), jnp.ones(count, bool))
+    return jax.lax.scan(step, start, jax.random.split(key, length))[1]
+
+
+def _as_int32(choice: Any) -> Any:
+    return lambda key, observation: choice(key, observation).astype(jnp.int32)
+
+
+def _outcome(policy: str, played: list[Record], env_params: Any) -> Outcome:
+    capital = float(env_params.initial_cash) / 10_000
+    metrics: list[dict[str, np.ndarray]] = []
+    values = []
+    for record in played:
+        value = np.concatenate([np.full((1, record.value.shape[1]), capital, np.float32), record.value])
+        values.append(value)
+        metrics.append(
+            {
+                name: np.asarray(x)
+                for name, x in episode_metrics(
+                    value, record.lived, record.trades, record.taker, record.maker, record.fees
+                ).items()
+            }
+        )
+    return Outcome(
+        policy=policy,
+        metrics={name: np.stack([m[name] for m in metrics]) for name in metrics[0]},
+        value=np.concatenate(values, axis=1),
+        actions=sum(np.asarray(r.actions, np.int64).sum(axis=0) for r in played),
+        taker=np.mean([np.asarray(r.taker).mean(axis=1) for r in played], axis=0),
+        maker=np.mean([np.asarray(r.maker).mean(axis=1) for r in played], axis=0),
+    )
+
+
+def interval(values: np.ndarray, resamples: int = 2000) -> dict[str, float]:
+    """Mean of f32[seeds, n] with its bootstrap 95% interval.
+
+    Seeds of one window are averaged first and windows are resampled, because runs of the same window are no independent
+    evidence. Entries that are NaN do not count; with none left all three are NaN.
+    """
+    known = ~np.isnan(values)
+    count = known.sum(axis=0)
+    per_window = np.where(known, values, 0).sum(axis=0)[count > 0] / count[count > 0]
+    if not len(per_window):
+        return {"mean": float("nan"), "low": float("nan"), "high": float("nan")}
+    drawn = np.random.default_rng(0).integers(0, len(per_window), (resamples, len(per_window)))
+    low, high = np.quantile(per_window[drawn].mean(axis=1), [0.025, 0.975])
+    return {"mean": float(per_window.mean()), "low": float(low), "high": float(high)}

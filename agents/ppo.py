@@ -1,0 +1,367 @@
+"""Proximal policy optimisation: rollout, advantages and update in one function of arrays.
+
+`make_update` returns a pure function of (learner, hyper-parameters, environment parameters); the caller compiles it.
+Hyper-parameters are leaves, so changing or vmapping them compiles nothing anew; what shapes arrays is in `Layout`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from agents.networks import ActorCritic, entropy, log_probability, sample_actions
+
+Metrics = dict[str, jax.Array]  # name -> f32[]
+
+
+@struct.dataclass
+class HyperParameters:
+    """Numbers of the algorithm, all scalars."""
+
+    learning_rate: jax.Array | float = 5e-4  # of Adam at the first update
+    anneal_updates: jax.Array | float = 0.0  # updates over which the learning rate falls linearly to 0; 0: constant
+    discount: jax.Array | float = 0.99  # per step
+    gae_lambda: jax.Array | float = 0.95
+    clip: jax.Array | float = 0.2  # of the probability ratio
+    entropy_weight: jax.Array | float = 0.01
+    value_weight: jax.Array | float = 0.5
+    max_grad_norm: jax.Array | float = 0.5  # global norm
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What gives arrays their shapes and the program its form."""
+
+    num_envs: int = 1024  # E
+    rollout_length: int = 32  # T
+    epochs: int = 2
+    minibatches: int = 4  # equal parts of the environment axis
+    final_slot: bool = True  # keep one final state per environment and rollout; False: evaluate one every step
+
+    def __post_init__(self) -> None:
+        if min(self.num_envs, self.rollout_length, self.epochs, self.minibatches) < 1:
+            raise ValueError(f"{self}: all counts must be at least 1")
+        if self.num_envs % self.minibatches:
+            raise ValueError(f"num_envs {self.num_envs} must be a multiple of minibatches {self.minibatches}")
+
+    @property
+    def steps(self) -> int:
+        """Environment steps per update."""
+        return self.num_envs * self.rollout_length
+
+
+@struct.dataclass
+class Learner:
+    """All that changes during training; equal learners train on equally, bit by bit."""
+
+    weights: Any  # of the network
+    optimizer: Any  # state of Adam
+    env_states: Any  # [E, ...]
+    episode_return: jax.Array  # f32[E], reward since the reset
+    discounted_return: jax.Array  # f32[E], reward since the reset, each step's discounted by its age
+    return_power: jax.Array  # f32[], running mean square of discounted_return: its root is the agent's unit of reward
+    key: jax.Array  # typed PRNG key
+    updates: jax.Array  # i32[], done so far
+
+
+@struct.dataclass
+class Rollout:
+    """What the agent saw and did: [T, E, ...]. The mask is inside the observation, as it was when it acted."""
+
+    observation: Any
+    action: jax.Array  # i32[T, E, M, O]
+    log_prob: jax.Array  # f32[T, E]
+    value: jax.Array  # f32[T, E]
+    final_value: jax.Array  # f32[T, E], value of the observation after the step, before any reset; 0 if not evaluated
+    reward: jax.Array  # f32[T, E], as the environment pays it
+    terminated: jax.Array  # bool[T, E]
+    truncated: jax.Array  # bool[T, E]
+    episode_return: jax.Array  # f32[T, E], of the episode so far, this step included
+    portfolio_value: jax.Array  # f32[T, E], $
+    trades: jax.Array  # i32[T, E], orders filled
+    fees: jax.Array  # f32[T, E], $
+
+
+def init_learner(env: Any, network: ActorCritic, layout: Layout, key: jax.Array, env_params: Any) -> Learner:
+    """Make the learner a run begins with; the key is consumed.
+
+    The first episodes begin somewhere in their middle. If all began together, all would end together, and every update
+    would see one stage of the episode only.
+    """
+    key, weights_key, reset_key, stagger_key = jax.random.split(key, 4)
+    keys = jax.random.split(reset_key, layout.num_envs)
+    length = jnp.asarray(env_params.episode_length, jnp.int32)
+    left = jax.random.randint(stagger_key, (layout.num_envs,), 1, length + 1)
+
+    def begin(key: jax.Array, left: jax.Array) -> Any:
+        return env.initial_state(key, env_params.replace(episode_length=left)).replace(time=length - left)
+
+    env_states = jax.vmap(begin)(keys, left)
+    observation = env.observation(jax.tree.map(lambda x: x[0], env_states), env_params)
+    weights = network.init(weights_key, observation)
+    return Learner(
+        weights=weights,
+        optimizer=_adam().init(weights),
+        env_states=env_states,
+        episode_return=jnp.zeros(layout.num_envs),
+        discounted_return=jnp.zeros(layout.num_envs),
+        return_power=jnp.float32(0.0),
+        key=key,
+        updates=jnp.int32(0),
+    )
+
+
+def make_update(
+    env: Any, network: ActorCritic, layout: Layout
+) -> Callable[[Learner, HyperParameters, Any], tuple[Learner, Metrics]]:
+    """Build the training step: one rollout of T steps in E environments, then epochs of minibatch updates.
+
+    With `layout.final_slot` every environment has one place for the state in which an episode was truncated; it is
+    evaluated once, after the rollout. That is right while no environment is truncated twice in one rollout, which
+    episodes no shorter than the rollout guarantee; the metric `lost_truncations` counts violations.
+    """
+
+    def update(learner: Learner, hyper: HyperParameters, env_params: Any) -> tuple[Learner, Metrics]:
+        learner, rollout, next_value = collect(env, network, layout, learner, env_params)
+        done = rollout.terminated | rollout.truncated
+        learner = _measure_rewards(learner, rollout.reward, done, hyper.discount)
+        reward = rollout.reward / jnp.maximum(jnp.sqrt(learner.return_power), 1e-6)
+        advantage = advantages(
+            reward, rollout.value, next_value, rollout.terminated, done, hyper.discount, hyper.gae_lambda
+        )
+        target = advantage + rollout.value
+        learner, losses = improve(network, layout, learner, hyper, rollout, advantage, target)
+        summary = _summarise(rollout, target, layout)
+        losses["finite_weights"] = _all_finite(learner.weights)
+        return learner.replace(updates=learner.updates + 1), summary | losses
+
+    return update
+
+
+def collect(
+    env: Any, network: ActorCritic, layout: Layout, learner: Learner, env_params: Any
+) -> tuple[Learner, Rollout, jax.Array]:
+    """Act for T steps in E environments.
+
+    Returns:
+        the learner with its environments advanced, the rollout, and f32[T, E]: the value of the observation that
+        followed each step in its own episode.
+    """
+    observe = jax.vmap(env.observation, (0, None))
+    transition = jax.vmap(env.transition, (0, 0, None))
+    restart = jax.vmap(env.initial_state, (0, None))
+
+    def act(carry: tuple[Any, ...], keys: tuple[jax.Array, jax.Array]) -> tuple[tuple[Any, ...], Rollout]:
+        states, finals, episode_return = carry
+        observation = observe(states, env_params)
+        logits, value = network.apply(learner.weights, observation)
+        action, log_prob = sample_actions(keys[0], logits)
+        states, reward, terminated, truncated, info = transition(states, action, env_params)
+        done = terminated | truncated
+        episode_return = episode_return + reward
+        final_value = jnp.zeros_like(value)
+        if layout.final_slot:
+            finals = _select(truncated, states, finals)
+        else:
+            final_value = network.apply(learner.weights, observe(states, env_params))[1]
+        step = Rollout(
+            observation=observation,
+            action=action,
+            log_prob=log_prob,
+            value=value,
+            final_value=final_value,
+            reward=reward,
+            terminated=terminated,
+            truncated=truncated,
+            episode_return=episode_return,
+            portfolio_value=info["portfolio_value"],
+            trades=info["trades"],
+            fees=info["fees"],
+        )
+        states = _select(done, restart(jax.random.split(keys[1], layout.num_envs), env_params), states)
+        return (states, finals, jnp.where(done, 0.0, episode_return)), step
+
+    key, act_key, reset_key = jax.random.split(learner.key, 3)
+    keys = (jax.random.split(act_key, layout.rollout_length), jax.random.split(reset_key, layout.rollout_length))
+    begin = (learner.env_states, learner.env_states, learner.episode_return)
+    (states, finals, episode_return), rollout = jax.lax.scan(act, begin, keys)
+
+    if layout.final_slot:
+        both = jax.tree.map(lambda *x: jnp.concatenate(x), states, finals)  # observed together: one program to compile
+        last_value, final_value = jnp.split(network.apply(learner.weights, observe(both, env_params))[1], 2)
+        following = jnp.concatenate([rollout.value[1:], last_value[None]])
+        next_value = jnp.where(rollout.truncated, final_value, following)
+    else:
+        next_value = rollout.final_value
+    return learner.replace(env_states=states, episode_return=episode_return, key=key), rollout, next_value
+
+
+def advantages(
+    reward: jax.Array,
+    value: jax.Array,
+    next_value: jax.Array,
+    terminated: jax.Array,
+    done: jax.Array,
+    discount: jax.Array | float,
+    gae_lambda: jax.Array | float,
+) -> jax.Array:
+    """Generalised advantage estimates (Schulman et al. 2016), with ends told apart.
+
+    delta_t = r_t + discount * next_value_t * (1 - terminated_t) - value_t
+    A_t = delta_t + discount * lambda * (1 - done_t) * A_{t+1}
+
+    Two value arrays are needed: after a truncation the step that follows in the array belongs to another episode, so
+    `value[t + 1]` is not what followed step t, while the episode itself would have gone on and is worth
+    `next_value[t]`. After a termination nothing follows and the value is zero.
+
+    Args:
+        reward: f32[T, E], of step t.
+        value: f32[T, E], of the observation before step t.
+        next_value: f32[T, E], of the observation after step t in the same episode.
+        terminated: bool[T, E], the episode ended by itself.
+        done: bool[T, E], terminated or truncated: the next row is another episode.
+        discount: per step.
+        gae_lambda: 0 (one-step) to 1 (whole return).
+
+    Returns:
+        f32[T, E].
+    """
+    delta = reward + discount * jnp.where(terminated, 0.0, next_value) - value
+    carry_on = discount * gae_lambda * jnp.where(done, 0.0, 1.0)
+
+    def backwards(later: jax.Array, now: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        advantage = now[0] + now[1] * later
+        return advantage, advantage
+
+    return jax.lax.scan(backwards, jnp.zeros_like(delta[0]), (delta, carry_on), reverse=True)[1]
+
+
+def improve(
+    network: ActorCritic,
+    layout: Layout,
+    learner: Learner,
+    hyper: HyperParameters,
+    rollout: Rollout,
+    advantage: jax.Array,
+    target: jax.Array,
+) -> tuple[Learner, Metrics]:
+    """Take `epochs * minibatches` steps of Adam on the clipped objective; the metrics are means over them.
+
+    Minibatches are parts of the shuffled environment axis: whole columns are moved, which is cheaper than shuffling
+    single steps.
+    """
+    remaining = 1.0 - learner.updates / jnp.maximum(hyper.anneal_updates, 1.0)
+    rate = hyper.learning_rate * jnp.where(hyper.anneal_updates > 0, jnp.maximum(remaining, 0.0), 1.0)
+    columns = (rollout.observation, rollout.action, rollout.log_prob, advantage, target)
+
+    def minibatch(carry: tuple[Any, Any], batch: tuple[Any, ...]) -> tuple[tuple[Any, Any], Metrics]:
+        weights, optimizer = carry
+        gradient, metrics = jax.grad(_loss, has_aux=True)(weights, network, hyper, *batch)
+        norm = optax.global_norm(gradient)
+        scale = jnp.minimum(1.0, hyper.max_grad_norm / jnp.maximum(norm, 1e-12))
+        gradient = jax.tree.map(lambda g: g * scale, gradient)
+        change, optimizer = _adam().update(gradient, optimizer)
+        weights = jax.tree.map(lambda w, c: w - rate * c, weights, change)
+        return (weights, optimizer), metrics | {"gradient_norm": norm, "finite_gradient": _all_finite(gradient)}
+
+    def epoch(carry: tuple[Any, Any], key: jax.Array) -> tuple[tuple[Any, Any], Metrics]:
+        order = jax.random.permutation(key, layout.num_envs).reshape(layout.minibatches, -1)
+
+        def take(carry: tuple[Any, Any], chosen: jax.Array) -> tuple[tuple[Any, Any], Metrics]:
+            return minibatch(carry, jax.tree.map(lambda x: x[:, chosen], columns))
+
+        return jax.lax.scan(take, carry, order)
+
+    key, shuffle_key = jax.random.split(learner.key)
+    start = (learner.weights, learner.optimizer)
+    (weights, optimizer), metrics = jax.lax.scan(epoch, start, jax.random.split(shuffle_key, layout.epochs))
+    metrics = {name: jnp.mean(x) for name, x in metrics.items()} | {"learning_rate": rate}
+    return learner.replace(weights=weights, optimizer=optimizer, key=key), metrics
+
+
+def _loss(
+    weights: Any,
+    network: ActorCritic,
+    hyper: HyperParameters,
+    observation: Any,
+    action: jax.Array,
+    old_log_prob: jax.Array,
+    advantage: jax.Array,
+    target: jax.Array,
+) -> tuple[jax.Array, Metrics]:
+    logits, value = network.apply(weights, observation)
+    log_ratio = log_probability(logits, action) - old_log_prob
+    ratio = jnp.exp(log_ratio)
+    advantage = (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
+    clipped = jnp.clip(ratio, 1 - hyper.clip, 1 + hyper.clip)
+    policy_loss = -jnp.mean(jnp.minimum(ratio * advantage, clipped * advantage))
+    value_loss = 0.5 * jnp.mean((value - target) ** 2)
+    spread = jnp.mean(entropy(logits))
+    loss = policy_loss + hyper.value_weight * value_loss - hyper.entropy_weight * spread
+    return loss, {
+        "loss": loss,
+        "policy_loss": policy_loss,
+        "value_loss": value_loss,
+        "entropy": spread,
+        "kl": jnp.mean(ratio - 1 - log_ratio),
+        "clip_fraction": jnp.mean(jnp.abs(ratio - 1) > hyper.clip),
+    }
+
+
+def _measure_rewards(learner: Learner, reward: jax.Array, done: jax.Array, discount: jax.Array | float) -> Learner:
+    """Keep the unit of reward: the root mean square of discounted returns, over all updates at first, then the last 100.
+
+    Books differ in liquidity and prices by orders of magnitude; in this unit the value is about 1 on all of them.
+    """
+
+    def forwards(so_far: jax.Array, now: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        so_far = discount * so_far + now[0]
+        return jnp.where(now[1], 0.0, so_far), so_far**2
+
+    discounted_return, power = jax.lax.scan(forwards, learner.discounted_return, (reward, done))
+    weight = jnp.maximum(1.0 / (learner.updates + 1), 0.01)
+    return_power = learner.return_power + weight * (jnp.mean(power) - learner.return_power)
+    return learner.replace(discounted_return=discounted_return, return_power=return_power)
+
+
+def _summarise(rollout: Rollout, target: jax.Array, layout: Layout) -> Metrics:
+    """Figures of a rollout; those of finished episodes are sums, to be divided by `episodes` where it is not 0."""
+    done = rollout.terminated | rollout.truncated
+    lost = jnp.maximum(jnp.sum(rollout.truncated, axis=0) - 1, 0)
+    return {
+        "reward": jnp.mean(rollout.reward),
+        "trades_per_step": jnp.mean(rollout.trades),
+        "fees_per_step": jnp.mean(rollout.fees),
+        "episodes": jnp.sum(done),
+        "terminations": jnp.sum(rollout.terminated),
+        "episode_return_sum": jnp.sum(jnp.where(done, rollout.episode_return, 0.0)),
+        "final_value_sum": jnp.sum(jnp.where(done, rollout.portfolio_value, 0.0)),
+        "explained_variance": 1 - jnp.var(target - rollout.value) / jnp.maximum(jnp.var(target), 1e-12),
+        "lost_truncations": jnp.sum(lost) if layout.final_slot else jnp.int32(0),
+        "finite_observation": _all_finite((rollout.observation.market, rollout.observation.portfolio)),
+        "finite_reward": _all_finite(rollout.reward),
+        "finite_value": _all_finite(rollout.value),
+    }
+
+
+def _adam() -> optax.GradientTransformation:
+    return optax.scale_by_adam(eps=1e-5)
+
+
+def _all_finite(tree: Any) -> jax.Array:
+    return jnp.array([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]).all()
+
+
+def _select(chosen: jax.Array, yes: Any, no: Any) -> Any:
+    """Take `yes` where chosen bool[E], else `no`, in every leaf [E, ...]."""
+
+    def pick(a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.where(chosen.reshape(chosen.shape + (1,) * (a.ndim - 1)), a, b)
+
+    return jax.tree.map(pick, yes, no)

@@ -1,0 +1,245 @@
+"""The folder of a training run: its settings, its data, its metrics and its checkpoints."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from agents.networks import ActorCritic
+from agents.ppo import HyperParameters, Learner
+from kalshi_jax import EnvParams, MarketAgnosticKalshiEnv, Tape
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Train an agent on recorded order books.
+
+    SOURCE is one or more recordings (a path, or a glob in quotes), a postgresql:// URL, or a store written by
+    `kalshi-jax build`. The run folder gets the configuration, metrics.jsonl, TensorBoard logs and checkpoints.
+    """
+
+    source: tuple[str, ...]
+    """Recordings to train on: paths, globs in quotes, a postgresql:// URL or a store."""
+    sessions: tuple[str, ...] = ()
+    """Sessions of the source to train on, by id; all of them by default."""
+    out: Path | None = None
+    """Folder of the run; runs/<date and time> by default."""
+    total_steps: int = 5_000_000
+    """Environment steps, over all parallel episodes."""
+    resume: bool = False
+    """Go on with the run in --out from its last checkpoint. The other settings must be those it began with, except
+    --total-steps, which may be more, and the source, which may have moved."""
+    seed: int = 0
+    """Of everything random; the same seed gives the same run."""
+
+    max_markets: int = 1
+    """Markets traded at once."""
+    orders_per_market: int = 1
+    """Actions per market and step; 2 lets one step buy YES and NO of the same market."""
+    order_sizes: tuple[int, ...] = (10,)
+    """Contracts of an order; each size adds eight actions."""
+    episode_length: int = 1000
+    """Steps of an episode."""
+    decision_interval_ms: int = 1000
+    """Time between decisions; 0 decides at every change of the book."""
+    mark: Literal["mid", "exit"] = "mid"
+    """How holdings are valued: at the middle of the book, or at what the book would pay."""
+    initial_cash: float = 10_000.0
+    """Starting capital in dollars."""
+    temporal_features: bool = True
+    """Show the agent the rhythm and momentum of the market, not only its book."""
+
+    num_envs: int = 1024
+    """Parallel episodes."""
+    rollout_length: int = 32
+    """Steps of every episode between two updates of the agent."""
+    epochs: int = 2
+    """Passes over the data of an update."""
+    minibatches: int = 4
+    """Parts of a pass, each followed by a step of the optimizer."""
+    width: int = 64
+    """Units of the network's layers."""
+    learning_rate: float = 5e-4
+    """Of Adam; it falls linearly to zero over the run."""
+    discount: float = 0.99
+    """Weight of the next step's reward."""
+    gae_lambda: float = 0.95
+    """Trust in rewards seen (1) against the agent's own estimates (0)."""
+    clip: float = 0.2
+    """How far an update may move the probability of an action."""
+    entropy_weight: float = 0.01
+    """Reward for trying different actions."""
+    value_weight: float = 0.5
+    """Weight of the value estimate in the loss."""
+    max_grad_norm: float = 0.5
+    """Gradients longer than this are shortened to it."""
+
+    evaluate_every: int = 50
+    """Updates between evaluations; there is one before the first update and one after the last in any case."""
+    evaluation_windows: int = 256
+    """Windows of the training recordings in such an evaluation, evenly chosen."""
+    checkpoint_every: int = 25
+    """Updates between checkpoints."""
+    keep_checkpoints: int = 3
+    """Checkpoints kept, the newest ones."""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "total_steps",
+            "evaluate_every",
+            "checkpoint_every",
+            "keep_checkpoints",
+            "width",
+            "episode_length",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
+
+    @property
+    def updates(self) -> int:
+        """Updates of the whole run."""
+        return math.ceil(self.total_steps / (self.num_envs * self.rollout_length))
+
+
+@dataclass
+class RunFolder:
+    """The files of a run."""
+
+    path: Path
+    keep: int = 3
+    _manager: Any = field(default=None, repr=False)
+
+    @property
+    def config_file(self) -> Path:
+        """Configuration and a description of the data."""
+        return self.path / "config.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        """One JSON object a line: `kind` is "update" or "evaluation"."""
+        return self.path / "metrics.jsonl"
+
+    def checkpoints(self) -> Any:
+        """The Orbax manager of the run's checkpoints."""
+        if self._manager is None:
+            options = ocp.CheckpointManagerOptions(max_to_keep=self.keep, cleanup_tmp_directories=True)
+            self._manager = ocp.CheckpointManager((self.path / "checkpoints").absolute(), options=options)
+        return self._manager
+
+    def save(self, learner: Learner) -> None:
+        """Write a checkpoint and wait for it: the next update reuses the learner's memory."""
+        rest = learner.replace(weights=None)
+        items = ocp.args.Composite(weights=ocp.args.StandardSave(learner.weights), rest=ocp.args.StandardSave(rest))
+        self.checkpoints().save(int(learner.updates), args=items)
+        self.checkpoints().wait_until_finished()
+
+    def restore(self, template: Learner) -> Learner:
+        """Read the newest checkpoint into the shapes of `template`, a learner or its shapes."""
+        rest = template.replace(weights=None)
+        items = ocp.args.Composite(
+            weights=ocp.args.StandardRestore(template.weights), rest=ocp.args.StandardRestore(rest)
+        )
+        restored = self.checkpoints().restore(self._newest(), args=items)
+        return restored["rest"].replace(weights=restored["weights"])
+
+    def restore_weights(self) -> Any:
+        """Read the newest checkpoint's network weights."""
+        items = ocp.args.Composite(weights=ocp.args.StandardRestore())
+        return self.checkpoints().restore(self._newest(), args=items)["weights"]
+
+    def _newest(self) -> int:
+        newest = self.checkpoints().latest_step()
+        if newest is None:
+            raise FileNotFoundError(f"{self.path} has no checkpoint: train first, or name another run")
+        return newest
+
+    def records(self) -> list[dict[str, Any]]:
+        """Read the metrics, oldest first."""
+        return [json.loads(line) for line in self.metrics_file.read_text().splitlines()]
+
+    def forget_after(self, update: int) -> None:
+        """Drop metrics of updates that a resumed run will do again, and a line that a kill cut short."""
+        kept = []
+        for line in self.metrics_file.read_text().splitlines(keepends=True):
+            if line.endswith("\n") and json.loads(line)["update"] <= update:
+                kept.append(line)
+        self.metrics_file.write_text("".join(kept))
+
+
+def make_environment(config: TrainConfig, tape: Tape) -> tuple[MarketAgnosticKalshiEnv, EnvParams, ActorCritic]:
+    """Build the environment, its parameters and the network that a configuration asks for."""
+    env = MarketAgnosticKalshiEnv(
+        max_markets=config.max_markets,
+        orders_per_market=config.orders_per_market,
+        order_sizes=config.order_sizes,
+        temporal_features=config.temporal_features,
+    )
+    params = env.make_params(
+        tape,
+        episode_length=config.episode_length,
+        decision_interval_ms=config.decision_interval_ms,
+        mark=config.mark,
+        initial_cash=config.initial_cash,
+    )
+    return env, params, ActorCritic(env.num_actions, config.orders_per_market, config.width)
+
+
+def hyper_parameters(config: TrainConfig) -> HyperParameters:
+    """Make the algorithm's numbers from a configuration."""
+    names = {f.name for f in fields(HyperParameters)} & {f.name for f in fields(TrainConfig)}
+    values = {name: getattr(config, name) for name in names} | {"anneal_updates": config.updates}
+    return HyperParameters(**{name: np.float32(value) for name, value in values.items()})
+
+
+def describe_data(tape: Tape, index: Any) -> dict[str, Any]:
+    """Say what a tape holds, for the run's configuration, its report, and the check that a resumed run has the same."""
+    rows = np.asarray(tape.track_length)[: tape.num_markets]
+    return {
+        "sessions": tape.num_sessions,
+        "session_ids": [session.session_id for session in index.sessions],
+        "markets": tape.num_markets,
+        "changes": int(rows.sum()),
+        "synthetic": any(session.synthetic for session in index.sessions),
+    }
+
+
+def load_run(path: Path) -> tuple[TrainConfig, dict[str, Any]]:
+    """Read a run's configuration and the description of its data."""
+    file = RunFolder(path).config_file
+    if not file.exists():
+        raise FileNotFoundError(f"{path} is not a run: it has no config.json; name a folder that `train` has written")
+    saved = json.loads(file.read_text())
+    settings = saved["settings"]
+    settings |= {name: tuple(settings[name]) for name in ("source", "sessions", "order_sizes")}
+    return TrainConfig(**settings | {"out": path}), saved["data"]
+
+
+def settings_of(config: TrainConfig) -> dict[str, Any]:
+    """Say what a run does, apart from where it lies."""
+    return {f.name: getattr(config, f.name) for f in fields(TrainConfig) if f.name not in ("out", "resume")}
+
+
+def remember_settings(folder: RunFolder, config: TrainConfig, data: dict[str, Any]) -> None:
+    """Write the configuration, or check it against the one the run began with."""
+    settings = settings_of(config)
+    if not config.resume:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        versions = {"jax": jax.__version__, "device": jax.devices()[0].device_kind}
+        content = {"settings": settings, "data": data, "versions": versions}
+        folder.config_file.write_text(json.dumps(content, indent=2) + "\n")
+        return
+    before = json.loads(folder.config_file.read_text())
+    now = json.loads(json.dumps({"settings": settings, "data": data}))
+    for part in ("settings", "data"):
+        for name, value in now[part].items():
+            if name not in ("source", "total_steps") and before[part][name] != value:
+                raise ValueError(
+                    f"{folder.path} began with {name} = {before[part][name]}, but now it is {value}: resume with the same"
+                )

@@ -1,0 +1,394 @@
+"""The environment: joins tape, orders, fills, ledger, features and reward into one pure step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnax.environments import environment
+
+from kalshi_jax.actions import decode, num_actions
+from kalshi_jax.episodes import last_change, next_change, sample_episode
+from kalshi_jax.features import (
+    BOOK_FEATURES,
+    FEATURE_NAMES,
+    Observation,
+    build_observation,
+    portfolio_names,
+)
+from kalshi_jax.fees import MAX_RATE, TAKER_RATE
+from kalshi_jax.fills import advance_queue, fill_resting, reached, reserved_cash
+from kalshi_jax.ledger import MAX_WEALTH, book_trades, open_account, portfolio_value
+from kalshi_jax.orders import keep_orders, place_orders
+from kalshi_jax.reward import marks, reward
+from kalshi_jax.spaces import Choices, Observations
+from kalshi_jax.state import EnvParams, EnvState, Fees, no_orders, nothing_taken
+from kalshi_jax.tape import DOLLAR, NO_ROW, Tape, row_at
+
+MAX_ORDER_SIZE = 100_000
+QUEUE_MODELS = ("risk_averse",)
+MARKS = ("mid", "exit")
+Info = dict[str, Any]
+
+
+class MarketAgnosticKalshiEnv(environment.Environment[EnvState, EnvParams]):
+    """Trade recorded Kalshi order books; the agent never learns which market it trades.
+
+    Observation: `Observation(market f32[M, F], portfolio f32[P], action_mask bool[M, O, A])`.
+    Action: i32[M, O], per market slot and order slot HOLD or one of eight orders per size (`kalshi_jax.Action`).
+    Reward: change of portfolio value x 0.01 per dollar, less 0.001 per order filled above five in one step, in [-2, 2].
+    Terminated: portfolio worth nothing. Truncated: `episode_length` steps, or no market has a further change.
+
+    ```python
+    env = MarketAgnosticKalshiEnv(max_markets=1)
+    params = env.make_params(tape, decision_interval_ms=1000)
+    obs, state = env.reset(jax.random.key(0), params)
+    obs, state, reward, terminated, truncated, info = env.step(jax.random.key(1), state, action, params)
+    ```
+    """
+
+    def __init__(
+        self,
+        max_markets: int = 5,
+        orders_per_market: int = 1,
+        order_sizes: tuple[int, ...] = (10,),
+        temporal_features: bool = True,
+        sequence_features: bool = False,
+        remembered_levels: int = 32,
+    ):
+        """Choose what is static; everything else is in the parameters.
+
+        Args:
+            max_markets: market slots M, at least 1.
+            orders_per_market: orders a step may place in one market.
+            order_sizes: contracts per order; each size adds eight actions.
+            temporal_features: include tier 2.
+            sequence_features: include tier 3.
+            remembered_levels: taken levels an account remembers per market until the recording refreshes them.
+
+        Raises:
+            ValueError: a number outside its range.
+            NotImplementedError: sequence_features, which this version does not have.
+        """
+        if max_markets < 1 or orders_per_market < 1 or remembered_levels < 1:
+            raise ValueError(
+                f"max_markets={max_markets}, orders_per_market={orders_per_market}, remembered_levels={remembered_levels}: "
+                "each must be at least 1"
+            )
+        if not order_sizes or not all(1 <= size <= MAX_ORDER_SIZE for size in order_sizes):
+            raise ValueError(f"order_sizes={order_sizes}: give one or more sizes of 1 to {MAX_ORDER_SIZE:,} contracts")
+        if sequence_features:
+            raise NotImplementedError("sequence_features=True: tier 3 is not in this version; leave it False")
+        self.max_markets = max_markets
+        self.orders_per_market = orders_per_market
+        self.order_sizes = tuple(order_sizes)
+        self.temporal_features = temporal_features
+        self.sequence_features = sequence_features
+        self.remembered_levels = remembered_levels
+
+    def _static(self) -> tuple[Any, ...]:
+        return (type(self), *(value for _, value in sorted(vars(self).items())))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, MarketAgnosticKalshiEnv) and self._static() == other._static()
+
+    def __hash__(self) -> int:
+        return hash(self._static())
+
+    # -- parameters
+
+    @property
+    def default_params(self) -> EnvParams:
+        """Not available: an environment without a recording has nothing to replay."""
+        raise ValueError("no default parameters: load a tape and pass params=env.make_params(tape) to reset and step")
+
+    def make_params(
+        self,
+        tape: Tape,
+        *,
+        episode_length: int = 1000,
+        decision_interval_ms: int = 0,
+        queue_model: str = "risk_averse",
+        mark: str = "mid",
+        initial_cash: float = 10_000.0,
+        taker_rate: int | np.ndarray = TAKER_RATE,
+        maker_rate: int | np.ndarray = 0,
+        taker_flat_cents: float = 0.0,
+        maker_flat_cents: float = 0.0,
+        hold_cancels: bool = True,
+        start_offset: int = 0,
+        market_weights: np.ndarray | None = None,
+    ) -> EnvParams:
+        """Make parameters from a tape. Changing `mark` or the kind of clock recompiles, nothing else does.
+
+        Args:
+            tape: the recordings.
+            episode_length: steps after which an episode is truncated.
+            decision_interval_ms: 0 steps from change to change, otherwise the ms between decisions.
+            queue_model: how the queue ahead of a resting order shrinks.
+            mark: value holdings at the "mid", or at what the book would pay ("exit").
+            initial_cash: dollars.
+            taker_rate: quadratic fee rate in 1/10,000 (700 on the exchange), for all markets or one each.
+            maker_rate: the same for resting orders (0 on most series, 175 on those with maker fees).
+            taker_flat_cents: a further fee per contract.
+            maker_flat_cents: the same for resting orders.
+            hold_cancels: HOLD takes a resting order out of the book.
+            start_offset: changes at the head of each market in which no episode begins.
+            market_weights: f[n_markets], how often each market opens an episode; default: in proportion to its changes
+                (event clock) or to its duration (fixed clock).
+
+        Raises:
+            ValueError: a value outside its range; it is named.
+        """
+        _require(episode_length >= 1, "episode_length", episode_length, "at least 1 step")
+        _require(0 <= decision_interval_ms < 2**30, "decision_interval_ms", decision_interval_ms, "0 to 2**30 - 1 ms")
+        _require(queue_model in QUEUE_MODELS, "queue_model", queue_model, f"one of {QUEUE_MODELS}")
+        _require(mark in MARKS, "mark", mark, f"one of {MARKS}")
+        _require(
+            0 < initial_cash * DOLLAR <= MAX_WEALTH, "initial_cash", initial_cash, f"up to ${MAX_WEALTH // DOLLAR:,}"
+        )
+        _require(start_offset >= 0, "start_offset", start_offset, "0 or more changes")
+        if market_weights is None:
+            market_weights = default_weights(tape, event_clock=decision_interval_ms == 0)
+        weights = np.asarray(market_weights, np.float64)
+        fits = weights.shape == (tape.num_markets,) and (weights >= 0).all() and 0 < weights.sum() < np.inf
+        _require(fits, "market_weights", weights, f"{tape.num_markets} numbers >= 0, not all 0")
+        rates = [
+            (taker_rate, MAX_RATE, 1),
+            (taker_flat_cents, 100, 100),
+            (maker_rate, MAX_RATE, 1),
+            (maker_flat_cents, 100, 100),
+        ]
+        fees = [_per_market(value, limit, scale, tape.num_markets) for value, limit, scale in rates]
+        cumulative = np.cumsum(weights / weights.sum())
+        return EnvParams(
+            tape=tape,
+            fees=Fees(*fees),
+            market_weights=jnp.asarray(cumulative / cumulative[-1], jnp.float32),
+            initial_cash=jnp.asarray(round(initial_cash * DOLLAR), jnp.int32),
+            episode_length=jnp.asarray(episode_length, jnp.int32),
+            decision_interval_ms=jnp.asarray(decision_interval_ms, jnp.int32),
+            start_offset=jnp.asarray(start_offset, jnp.int32),
+            hold_cancels=jnp.asarray(hold_cancels),
+            event_clock=decision_interval_ms == 0,
+            mark=mark,
+        )
+
+    # -- the three functions that everything else is made of
+
+    def initial_state(self, key: jax.Array, params: EnvParams) -> EnvState:
+        """Draw an episode; the key is consumed."""
+        return self._state_at(params, *sample_episode(key, params, self.max_markets))
+
+    def transition(
+        self, state: EnvState, action: jax.Array, params: EnvParams
+    ) -> tuple[EnvState, jax.Array, jax.Array, jax.Array, Info]:
+        """Place the orders of `action` (i32[M, O]), move to the next decision, and account for what happened.
+
+        Returns:
+            The state (no auto-reset), reward f32[], terminated bool[], truncated bool[], info.
+        """
+        tape, fees = params.tape, _gather_fees(params.fees, state.markets)
+        used = state.markets >= 0
+        intent = decode(jnp.asarray(action, jnp.int32), self.order_sizes, used)
+        best = tape.price[state.row, :, 0].astype(jnp.int32)
+        orders, kept = keep_orders(state.orders, intent, best, params.hold_cancels)
+        ledger, orders, taken, placed = place_orders(
+            tape, state.row, state.ledger, orders, state.taken, intent, kept, fees
+        )
+
+        now_ms, row = self._advance(state, params)
+        due = reached(tape, orders, state.row, row)
+        orders = advance_queue(tape, orders, row)
+        maker_orders = maker_contracts = jnp.zeros((), jnp.int32)
+        for slot in range(self.orders_per_market):
+            trade, orders = fill_resting(ledger, orders, fees, slot, due[:, slot])
+            ledger = book_trades(ledger, trade)
+            maker_orders += (trade.contracts > 0).sum()
+            maker_contracts += trade.contracts.sum()
+
+        value = portfolio_value(ledger, marks(tape, row, ledger.position, params.mark))
+        trades = placed.taker_orders + maker_orders
+        step_reward, base, penalty = reward(value - state.value, trades)
+        following = replace(
+            state, time=state.time + 1, now_ms=now_ms, row=row, ledger=ledger, orders=orders, taken=taken, value=value
+        )
+        info = {
+            "portfolio_value": value / DOLLAR,
+            "cash": ledger.cash / DOLLAR,
+            "fees": (ledger.fees_paid - state.ledger.fees_paid).sum() / DOLLAR,
+            "trades": trades,
+            "taker_contracts": placed.taker_contracts,
+            "maker_contracts": maker_contracts,
+            "refused": placed.refused,
+            "resting": (orders.price > 0).sum(),
+            "reward_base": base,
+            "reward_penalty": penalty,
+        }
+        terminated = self.is_terminated(following, params)
+        return following, step_reward, terminated, self.is_truncated(following, params), info
+
+    def observation(self, state: EnvState, params: EnvParams) -> Observation:
+        """Build what the agent sees of a state."""
+        fees = _gather_fees(params.fees, state.markets)
+        free_cash = state.ledger.cash - reserved_cash(state.orders, fees).sum()
+        mark = marks(params.tape, state.row, state.ledger.position, params.mark)
+        return build_observation(
+            params.tape,
+            state,
+            free_cash,
+            mark,
+            params.initial_cash,
+            params.episode_length,
+            self.order_sizes,
+            self.temporal_features,
+        )
+
+    # -- gymnax 1.x
+
+    @partial(jax.jit, static_argnames=("self",))
+    def start(self, params: EnvParams, markets: jax.Array, start_ms: jax.Array) -> tuple[Observation, EnvState]:
+        """Begin at a chosen moment.
+
+        Args:
+            params: the parameters.
+            markets: i32[M], markets of one session of the tape; -1 for an unused slot.
+            start_ms: i32[], ms since the session's start.
+        """
+        state = self._state_at(params, jnp.asarray(markets, jnp.int32), jnp.asarray(start_ms, jnp.int32))
+        return self.observation(state, params), state
+
+    def reset_env(self, key: jax.Array, params: EnvParams) -> tuple[Observation, EnvState]:
+        """Draw an episode and observe its beginning; the key is consumed."""
+        state = self.initial_state(key, params)
+        return self.observation(state, params), state
+
+    def step_env(
+        self, key: jax.Array, state: EnvState, action: jax.Array, params: EnvParams
+    ) -> tuple[Observation, EnvState, jax.Array, jax.Array, Info]:
+        """Step without auto-reset, as gymnax's own `step` expects it. The key is not used: a step is deterministic."""
+        state, step_reward, terminated, _, info = self.transition(state, action, params)
+        return self.observation(state, params), state, step_reward, terminated, info
+
+    @partial(jax.jit, static_argnames=("self",))
+    def step(
+        self, key: jax.Array, state: EnvState, action: jax.Array, params: EnvParams | None = None
+    ) -> tuple[Observation, EnvState, jax.Array, jax.Array, jax.Array, Info]:
+        """Step, and begin a new episode where one has ended; same values as gymnax's own `step`, at less cost.
+
+        The state is chosen before it is observed, so a caller who drops `info["final_observation"]` inside a jitted program
+        pays for one observation a step, not two.
+        """
+        if params is None:
+            params = self.default_params
+        _, key_reset = jax.random.split(key)
+        ended, step_reward, terminated, truncated, info = self.transition(state, action, params)
+        done = terminated | truncated
+        fresh = self.initial_state(key_reset, params)
+        state = jax.tree.map(lambda new, old: jnp.where(done, new, old), fresh, ended)
+        info = {
+            **info,
+            "terminated": terminated,
+            "truncated": truncated,
+            "final_observation": self.observation(ended, params),
+        }
+        return self.observation(state, params), state, step_reward, terminated, truncated, info
+
+    def observe(self, key: jax.Array, state: EnvState, action: jax.Array | None, params: EnvParams) -> Observation:
+        """Observe a state; key and action are not used."""
+        return self.observation(state, params)
+
+    def is_terminated(self, state: EnvState, params: EnvParams) -> jax.Array:
+        """Tell whether the portfolio is worth nothing, bool[]."""
+        return state.value <= 0
+
+    def is_truncated(self, state: EnvState, params: EnvParams) -> jax.Array:
+        """Tell whether the episode's time or its recording is over, bool[]."""
+        return (state.time >= params.episode_length) | (state.now_ms >= state.end_ms)
+
+    @property
+    def num_actions(self) -> int:
+        """Actions of one order slot, A."""
+        return num_actions(self.order_sizes)
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the last axis of `Observation.market`."""
+        return FEATURE_NAMES if self.temporal_features else BOOK_FEATURES
+
+    @property
+    def portfolio_names(self) -> tuple[str, ...]:
+        """Names of `Observation.portfolio`."""
+        return portfolio_names(self.max_markets, self.orders_per_market)
+
+    def action_space(self, params: EnvParams | None = None) -> Choices:
+        """Give the space of actions, one of A per market and order slot."""
+        return Choices(self.num_actions, (self.max_markets, self.orders_per_market))
+
+    def observation_space(self, params: EnvParams | None = None) -> Observations:
+        """Give the space of observations."""
+        return Observations(
+            market=(self.max_markets, len(self.feature_names)),
+            portfolio=(len(self.portfolio_names),),
+            action_mask=(self.max_markets, self.orders_per_market, self.num_actions),
+        )
+
+    # -- helpers
+
+    def _state_at(self, params: EnvParams, markets: jax.Array, start_ms: jax.Array) -> EnvState:
+        tape, slots = params.tape, self.max_markets
+        zero = jnp.zeros((), jnp.int32)
+        return EnvState(
+            time=zero,
+            now_ms=start_ms,
+            end_ms=last_change(tape, markets),
+            session=tape.market_session[jnp.maximum(markets.max(), 0)],
+            markets=markets,
+            row=row_at(tape, markets, start_ms),
+            ledger=open_account(params.initial_cash, slots),
+            orders=no_orders(slots, self.orders_per_market),
+            taken=nothing_taken(slots, self.remembered_levels),
+            value=params.initial_cash,
+        )
+
+    def _advance(self, state: EnvState, params: EnvParams) -> tuple[jax.Array, jax.Array]:
+        """Find the time of the next decision, i32[], and every market's row then, i32[M]."""
+        if not params.event_clock:
+            now_ms = state.now_ms + params.decision_interval_ms
+            return now_ms, row_at(params.tape, state.markets, now_ms)
+        row, time_ms = next_change(params.tape, state.markets, state.row)
+        earliest = time_ms.min()
+        now_ms = jnp.where(earliest < jnp.iinfo(jnp.int32).max, earliest, state.now_ms)
+        return now_ms, jnp.where(time_ms == earliest, row, state.row)
+
+
+def default_weights(tape: Tape, event_clock: bool) -> np.ndarray:
+    """Weigh markets by their changes (event clock) or by their duration (fixed clock), f64[n_markets]; host code."""
+    markets = tape.num_markets
+    start, rows = np.asarray(tape.track_start[:markets]), np.asarray(tape.track_length[:markets])
+    if event_clock:
+        return np.maximum(rows - 1, 0).astype(np.float64)
+    last = np.maximum(start + rows - 1, NO_ROW)
+    time_ms = np.asarray(tape.time_ms)
+    return np.where(rows > 1, time_ms[last] - time_ms[start], 0).astype(np.float64)
+
+
+def _gather_fees(fees: Fees, markets: jax.Array) -> Fees:
+    return jax.tree.map(lambda x: x[jnp.maximum(markets, 0)], fees)
+
+
+def _per_market(value: float | np.ndarray, limit: int, scale: int, markets: int) -> jax.Array:
+    scaled = np.broadcast_to(np.asarray(value, np.float64) * scale, (markets,))
+    whole = np.rint(scaled)
+    fits = (np.abs(scaled - whole) < 1e-9).all() and (whole >= 0).all() and (whole <= limit * scale).all()
+    _require(fits, "fee", value, f"0 to {limit} in steps of 1/{scale}, for all markets or one for each of {markets}")
+    return jnp.asarray(whole, jnp.int32)
+
+
+def _require(fits: bool | np.bool_, name: str, value: object, expected: str) -> None:
+    if not fits:
+        raise ValueError(f"{name}={value}: expected {expected}")

@@ -1,0 +1,162 @@
+"""Honest fills from recorded books: taking displayed liquidity, and waiting in the queue of a level.
+
+The recording never reacts to us, so the rules err on the exchange's side: what we take is gone until the level changes in the
+recording; a resting order fills only when the opposite side comes to its price; the queue ahead shrinks as little as it can.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+
+from kalshi_jax.actions import resting_side, taking_side
+from kalshi_jax.fees import fee_weight, order_fee
+from kalshi_jax.ledger import Ledger, Trade, closing_contracts
+from kalshi_jax.state import Fees, Orders, Taken
+from kalshi_jax.tape import DOLLAR, NO, YES, Tape, highest_bid
+
+
+def walk_book(
+    tape: Tape,
+    row: jax.Array,
+    taken: Taken,
+    position: jax.Array,
+    direction: jax.Array,
+    contracts: jax.Array,
+    fees: Fees,
+) -> tuple[Trade, Taken]:
+    """Take up to `contracts` from the displayed levels, best first.
+
+    Args:
+        tape: the tape.
+        row: i32[M].
+        taken: what this account has taken before.
+        position: i32[M], holdings before the trade (they decide which contracts close).
+        direction: i32[M], +1 takes NO bids, -1 takes YES bids.
+        contracts: i32[M], 0 where nothing is to be taken.
+        fees: schedules gathered per slot, i32[M].
+
+    Returns:
+        The trade, and the memory if it is accepted.
+    """
+    side = taking_side(direction)
+    price = tape.price[row, side].astype(jnp.int32)  # [M, K]
+    stamp = tape.stamp[row, side].astype(jnp.int32)
+    level = jnp.where(side[:, None] == YES, price, -price)
+    known, gone = _recall(taken, level, stamp)
+    offered = jnp.maximum(tape.size[row, side] - gone, 0)
+    before = jnp.cumsum(offered, axis=-1) - offered
+    take = jnp.clip(contracts[:, None] - before, 0, offered)
+
+    filled = take.sum(-1)
+    close = closing_contracts(position, direction, filled)
+    take_closing = jnp.clip(close[:, None] - before, 0, take)
+    yes_price = jnp.where(side[:, None] == YES, price, DOLLAR - price)
+    high, low = fee_weight(price)
+    trade = Trade(
+        direction=direction,
+        contracts=filled,
+        gross=(take * yes_price).sum(-1),
+        closing_gross=(take_closing * yes_price).sum(-1),
+        fee=order_fee(fees.taker_rate, fees.taker_flat, (take * high).sum(-1), (take * low).sum(-1), filled),
+    )
+    return trade, _remember(taken, level, stamp, take, known)
+
+
+def _recall(taken: Taken, level: jax.Array, stamp: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Look displayed levels [M, K] up in the memory: bool[M, K] known, i32[M, K] contracts gone since the level's last change.
+
+    One place after the other, like `_remember` one level after the other: XLA makes one pass of that, where a comparison of all
+    levels with all places is written out to memory.
+    """
+    known, gone = jnp.zeros(level.shape, bool), jnp.zeros_like(level)
+    for place in range(taken.level.shape[-1]):
+        here = (taken.level[:, place, None] == level) & (level != 0)
+        known |= here
+        gone += jnp.where(here & (taken.stamp[:, place, None] == stamp), taken.contracts[:, place, None], 0)
+    return known, gone
+
+
+def _remember(taken: Taken, level: jax.Array, stamp: jax.Array, take: jax.Array, known: jax.Array) -> Taken:
+    """Add what was taken per displayed level [M, K] to the ring [M, C]; a level known already keeps its place."""
+    places = taken.level.shape[-1]
+    fresh = (take > 0) & ~known
+    place = (taken.oldest[:, None] + jnp.cumsum(fresh, axis=-1) - fresh) % places
+    new = taken
+    for k in range(level.shape[-1]):
+        level_k, stamp_k, take_k = level[:, k, None], stamp[:, k, None], take[:, k, None]
+        here = taken.level == level_k
+        write = (take_k > 0) & jnp.where(known[:, k, None], here, jnp.arange(places) == place[:, k, None])
+        carried = jnp.where(here & (taken.stamp == stamp_k), taken.contracts, 0)
+        new = Taken(
+            level=jnp.where(write, level_k, new.level),
+            stamp=jnp.where(write, stamp_k, new.stamp),
+            contracts=jnp.where(write, take_k + carried, new.contracts),
+            oldest=new.oldest,
+            forgotten=new.forgotten + (write & ~here & (taken.level != 0)).sum(-1),
+        )
+    return replace(new, oldest=(taken.oldest + fresh.sum(-1)) % places)
+
+
+def maker_fee(fees: Fees, price: jax.Array, contracts: jax.Array) -> jax.Array:
+    """Compute the whole fee of a resting order once `contracts` (i32[M, ...]) have filled at `price`, i32[M, ...]."""
+    high, low = fee_weight(price)
+    shape = (-1,) + (1,) * (price.ndim - 1)
+    rate, flat = fees.maker_rate.reshape(shape), fees.maker_flat.reshape(shape)
+    return order_fee(rate, flat, contracts * high, contracts * low, contracts)
+
+
+def reserved_cash(orders: Orders, fees: Fees) -> jax.Array:
+    """Compute what each resting order holds back of cash: its price (BUY) and its fees still to come, i32[M, O]."""
+    final = orders.filled + orders.remaining
+    fee = maker_fee(fees, orders.price, final) - maker_fee(fees, orders.price, orders.filled)
+    cost = jnp.where(orders.reduces, 0, orders.price * orders.remaining)
+    return jnp.where(orders.price > 0, cost + fee, 0)
+
+
+def advance_queue(tape: Tape, orders: Orders, row: jax.Array) -> Orders:
+    """Let every resting order meet the changes of its own level up to `row` (i32[M]).
+
+    Risk-averse: a decrease comes off behind us while it can, so front = min(front, size after the change).
+    """
+    resting = orders.price > 0
+    upto = row[:, None]
+
+    def behind(carry: tuple[jax.Array, jax.Array]) -> jax.Array:
+        entry, _ = carry
+        return (resting & (tape.entry_row[entry + 1] <= upto)).any()
+
+    def meet(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        entry, front = carry
+        due = resting & (tape.entry_row[entry + 1] <= upto)
+        entry = entry + due
+        return entry, jnp.where(due, jnp.minimum(front, tape.entry_size[entry]), front)
+
+    entry, front = jax.lax.while_loop(behind, meet, (orders.entry, orders.front))
+    return replace(orders, entry=entry, front=front)
+
+
+def reached(tape: Tape, orders: Orders, before: jax.Array, after: jax.Array) -> jax.Array:
+    """Tell which resting orders the opposite side came to in rows before + 1 .. after (i32[M]), bool[M, O]."""
+    opposite = jnp.where(resting_side(orders.direction) == YES, NO, YES)
+    best = highest_bid(tape, opposite, before[:, None], after[:, None])
+    return (orders.price > 0) & (best >= DOLLAR - orders.price)
+
+
+def fill_resting(ledger: Ledger, orders: Orders, fees: Fees, slot: int, due: jax.Array) -> tuple[Trade, Orders]:
+    """Fill order slot `slot` at its own price where `due` (bool[M]); a SELL fills no more than the holding.
+
+    Returns:
+        The trade per market, and the orders without those that were due (what a SELL could not fill is cancelled).
+    """
+    price, direction = orders.price[:, slot], orders.direction[:, slot]
+    remaining, filled = orders.remaining[:, slot], orders.filled[:, slot]
+    holding = closing_contracts(ledger.position, direction, remaining)
+    contracts = jnp.where(due, jnp.where(orders.reduces[:, slot], holding, remaining), 0)
+    yes_price = jnp.where(direction > 0, price, DOLLAR - price)
+    close = closing_contracts(ledger.position, direction, contracts)
+    fee = maker_fee(fees, price, filled + contracts) - maker_fee(fees, price, filled)
+    trade = Trade(direction, contracts, contracts * yes_price, close * yes_price, jnp.where(due, fee, 0))
+    return trade, replace(orders, price=orders.price.at[:, slot].set(jnp.where(due, 0, price)))

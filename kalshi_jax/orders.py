@@ -1,0 +1,131 @@
+"""From intents to orders: what stays in the book, what is placed, and what cash can cover."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from kalshi_jax.actions import Intent, resting_side
+from kalshi_jax.fills import maker_fee, reserved_cash, walk_book
+from kalshi_jax.ledger import MAX_WEALTH, Ledger, book_trades, cash_change, closing_contracts
+from kalshi_jax.state import Fees, Orders, Taken
+from kalshi_jax.tape import DOLLAR, Tape
+
+
+@struct.dataclass
+class Placed:
+    """What the orders of one step did before time moved."""
+
+    taker_orders: jax.Array  # i32[], NOW orders that filled at least one contract
+    taker_contracts: jax.Array  # i32[]
+    refused: jax.Array  # i32[], orders that cash or the ledger's bound did not cover
+
+
+def keep_orders(orders: Orders, intent: Intent, best: jax.Array, hold_cancels: jax.Array) -> tuple[Orders, jax.Array]:
+    """Cancel every resting order that its slot does not re-affirm.
+
+    Args:
+        orders: resting orders.
+        intent: what the agent wants now.
+        best: i32[M, S], best bid per side, 0 if none.
+        hold_cancels: bool[].
+
+    Returns:
+        The orders that stay (price 0 where cancelled), and bool[M, O]: re-affirmed, so nothing new is to be placed.
+    """
+    here = jnp.take_along_axis(best, resting_side(orders.direction), axis=1)
+    same = intent.waits & (intent.direction == orders.direction) & (intent.reduces == orders.reduces)
+    fits = (intent.size > 0) & (intent.size <= orders.filled + orders.remaining)
+    affirmed = (orders.price > 0) & same & fits & (here == orders.price)
+    stays = affirmed | ((orders.price > 0) & (intent.size == 0) & ~hold_cancels)
+    remaining = jnp.where(affirmed, jnp.minimum(orders.remaining, intent.size), orders.remaining)
+    return replace(orders, price=jnp.where(stays, orders.price, 0), remaining=remaining), affirmed
+
+
+def place_orders(
+    tape: Tape,
+    row: jax.Array,
+    ledger: Ledger,
+    orders: Orders,
+    taken: Taken,
+    intent: Intent,
+    kept: jax.Array,
+    fees: Fees,
+) -> tuple[Ledger, Orders, Taken, Placed]:
+    """Place the new orders of a step: order slot 0 of all markets in slot order, then order slot 1, and so on.
+
+    NOW orders fill or do nothing; WAIT orders join the best bid of their side behind what is displayed. An order that cash less
+    reserves cannot cover, or that could carry the account past the ledger's bound, is refused whole.
+    """
+    markets, slots = intent.size.shape
+    zero = jnp.zeros((), jnp.int32)
+    placed = Placed(zero, zero, zero)
+    reserved = reserved_cash(orders, fees).sum()
+    for o in range(slots):
+        direction, size, waits, reduces = (
+            x[:, o] for x in (intent.direction, intent.size, intent.waits, intent.reduces)
+        )
+        size = jnp.where(reduces, closing_contracts(ledger.position, direction, size), size)
+        size = jnp.where(kept[:, o], 0, size)
+
+        # what each market's order would do, were it accepted
+        trade, taken_if = walk_book(tape, row, taken, ledger.position, direction, jnp.where(waits, 0, size), fees)
+        cash_move = cash_change(ledger.position, trade)
+        position_if = ledger.position + direction * trade.contracts
+        side = resting_side(direction)
+        price = tape.price[row, side, 0].astype(jnp.int32)
+        joins = waits & (size > 0) & (price > 0)
+        hold_back = jnp.where(reduces, 0, price * size) + maker_fee(fees, price, size)
+        more_wealth = jnp.where(
+            waits, DOLLAR * size, cash_move + DOLLAR * (jnp.abs(position_if) - jnp.abs(ledger.position))
+        )
+        wants = jnp.where(waits, joins, trade.contracts > 0)
+
+        # which are accepted, in slot order: each sees the cash that the ones before it left
+        cash, wealth = ledger.cash, _wealth(ledger, orders)
+        accepted = []
+        for m in range(markets):
+            covered = jnp.where(waits[m], cash - reserved >= hold_back[m], cash + cash_move[m] >= reserved)
+            ok = wants[m] & covered & (reduces[m] | (more_wealth[m] <= MAX_WEALTH - wealth))
+            cash += jnp.where(ok & ~waits[m], cash_move[m], 0)
+            reserved += jnp.where(ok & waits[m], hold_back[m], 0)
+            wealth += jnp.where(ok & ~(waits[m] & reduces[m]), more_wealth[m], 0)
+            accepted.append(ok)
+        ok = jnp.stack(accepted)
+
+        fills = ok & ~waits
+        trade = jax.tree.map(lambda x, fills=fills: jnp.where(fills, x, 0), trade)
+        ledger = book_trades(ledger, trade)
+        taken = jax.tree.map(lambda new, old, fills=fills: _where_market(fills, new, old), taken_if, taken)
+        new = Orders(
+            price=price,
+            direction=direction,
+            reduces=reduces,
+            remaining=size,
+            filled=jnp.zeros_like(size),
+            front=tape.size[row, side, 0],
+            entry=tape.best_entry[row, side],
+        )
+        joins = ok & waits
+        orders = jax.tree.map(
+            lambda old, x, joins=joins, o=o: old.at[:, o].set(jnp.where(joins, x, old[:, o])), orders, new
+        )
+        placed = Placed(
+            taker_orders=placed.taker_orders + fills.sum(),
+            taker_contracts=placed.taker_contracts + trade.contracts.sum(),
+            refused=placed.refused + (wants & ~ok).sum(),
+        )
+    return ledger, orders, taken, placed
+
+
+def _where_market(condition: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
+    return jnp.where(condition.reshape(condition.shape + (1,) * (new.ndim - 1)), new, old)
+
+
+def _wealth(ledger: Ledger, orders: Orders) -> jax.Array:
+    """Compute the most that the account could come to hold: cash and a dollar per contract held or bid for, i32[]."""
+    bid_for = jnp.where((orders.price > 0) & ~orders.reduces, orders.remaining, 0)
+    return ledger.cash + DOLLAR * (jnp.abs(ledger.position).sum() + bid_for.sum())

@@ -1,0 +1,89 @@
+"""What an environment is made of: parameters that hold the tape, and a state that holds only cursors, money and orders."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from kalshi_jax.ledger import Ledger
+from kalshi_jax.tape import Tape
+
+
+@struct.dataclass
+class Fees:
+    """Fee schedules per market of the tape: a quadratic rate in 1/10,000 and a flat part in 0.01 cent a contract."""
+
+    taker_rate: jax.Array  # i32[n_markets]
+    taker_flat: jax.Array  # i32[n_markets]
+    maker_rate: jax.Array  # i32[n_markets]
+    maker_flat: jax.Array  # i32[n_markets]
+
+
+@struct.dataclass
+class EnvParams:
+    """Everything that may change without a recompile, and two choices (not leaves) that select another program."""
+
+    tape: Tape
+    fees: Fees
+    market_weights: jax.Array  # f32[n_markets], cumulative; market m opens an episode with probability w[m] - w[m-1]
+    initial_cash: jax.Array  # i32[], 0.01 cent
+    episode_length: jax.Array  # i32[], steps
+    decision_interval_ms: jax.Array  # i32[]; unused on the event clock
+    start_offset: jax.Array  # i32[], changes at the head of a market in which no episode begins
+    hold_cancels: jax.Array  # bool[], HOLD takes a resting order out of the book
+    event_clock: bool = struct.field(pytree_node=False, default=True)  # a step ends at the next change of any market
+    mark: str = struct.field(pytree_node=False, default="mid")  # "mid" or "exit"
+
+
+@struct.dataclass
+class Orders:
+    """Resting orders, one per market and order slot. A price of 0 means there is none."""
+
+    price: jax.Array  # i32[M, O], bid price on its own side, 0.01 cent
+    direction: jax.Array  # i32[M, O], +1 rests as a YES bid, -1 as a NO bid
+    reduces: jax.Array  # bool[M, O]
+    remaining: jax.Array  # i32[M, O], contracts
+    filled: jax.Array  # i32[M, O], contracts
+    front: jax.Array  # i32[M, O], contracts ahead in the queue
+    entry: jax.Array  # i32[M, O], the level's last change that the order has met
+
+
+@struct.dataclass
+class Taken:
+    """Displayed liquidity that this account has taken and the recording has not refreshed: a ring of C levels per market."""
+
+    level: jax.Array  # i32[M, C], +price for a YES bid, -price for a NO bid, 0 for a free place
+    stamp: jax.Array  # i32[M, C], the level's change count when it was taken from
+    contracts: jax.Array  # i32[M, C]
+    oldest: jax.Array  # i32[M], the place that the next new level gets
+    forgotten: jax.Array  # i32[M], places overwritten while perhaps still in force
+
+
+@struct.dataclass
+class EnvState:
+    """One episode between two steps."""
+
+    time: jax.Array  # i32[], steps taken
+    now_ms: jax.Array  # i32[], ms since the session's start
+    end_ms: jax.Array  # i32[], last change of any market of the episode
+    session: jax.Array  # i32[], session of the tape
+    markets: jax.Array  # i32[M], market of the tape per slot, -1 for an unused slot
+    row: jax.Array  # i32[M], the row that holds the book now, NO_ROW before a market's first change
+    ledger: Ledger
+    orders: Orders
+    taken: Taken
+    value: jax.Array  # i32[], portfolio value at the last mark, 0.01 cent
+
+
+def no_orders(markets: int, per_market: int) -> Orders:
+    """Make an empty order book of our own for [markets, per_market] slots."""
+    zero = jnp.zeros((markets, per_market), jnp.int32)
+    return Orders(zero, zero, zero.astype(bool), zero, zero, zero, zero)
+
+
+def nothing_taken(markets: int, places: int) -> Taken:
+    """Make an empty memory of taken liquidity for `markets` slots and `places` levels each."""
+    zero = jnp.zeros((markets, places), jnp.int32)
+    none = jnp.zeros((markets,), jnp.int32)
+    return Taken(zero, zero, zero, none, none)

@@ -1,0 +1,123 @@
+"""The Tape: recorded order books as packed device arrays, and the questions one may ask of them in O(1).
+
+Everything a step needs of the past or the future is here, so that an environment state is only cursors and any
+moment of any market can be a beginning. `loaders` builds it; it travels in `EnvParams`, never closed over.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+CENT = 100  # money and prices are integers of 0.01 cent
+DOLLAR = 10_000
+YES, NO = 0, 1  # the side axis S: bids for YES, bids for NO
+NO_ROW = 0  # row 0 of every tape is an empty book: what a market shows before its first change
+END_OF_TIME = 2**31 - 1  # time of padded rows and row of sentinel entries
+
+
+@struct.dataclass
+class Tape:
+    """Order books of many markets in many sessions. Shapes: see `kalshi_jax`; C is the number of grid cells.
+
+    A *row* is one atomic change of one market: all its deltas of one millisecond, and the book after them. Rows lie
+    market by market, in time order. A *track* is a time-ordered run of `time_ms`: the rows of a market (tracks 0 to
+    n_markets - 1), or the distinct change times over all markets of a session (the tracks after those).
+    An *entry* is one change of one price level of a market. Entries of a level lie together in time order and end with a
+    sentinel (`entry_row == END_OF_TIME`).
+    """
+
+    # -- tracks
+    time_ms: jax.Array  # i32[N], ms since the session's start; rows first (0..R-1), then the session tracks
+    track_start: jax.Array  # i32[n_markets + n_sessions], first position of the track in time_ms
+    track_length: jax.Array  # i32[n_markets + n_sessions], positions in the track
+    track_grid: jax.Array  # i32[n_markets + n_sessions], first cell of the track in grid
+    track_shift: jax.Array  # i32[n_markets + n_sessions], a cell spans 2**shift ms
+    grid: (
+        jax.Array
+    )  # i32[C], positions of the track (counted from its start) before the cell begins; one closing cell each
+
+    # -- rows
+    price: jax.Array  # i16[R, S, K], 0.01 cent; bid prices, best first; 0: no level
+    size: jax.Array  # i32[R, S, K], whole contracts (the fraction is floored) resting at that bid; 0 where price is 0
+    stamp: jax.Array  # i16[R, S, K], number of times the level has changed (modulo 2**16), 0 where price is 0
+    mark: (
+        jax.Array
+    )  # i16[R, 2], best YES bid (0 if missing) and ask (10,000 if missing); of the last quoted row when both are
+    best_entry: jax.Array  # i32[R, S], entry of the best bid at this row; 0 (a sentinel) if the side is empty
+    best_max: (
+        jax.Array
+    )  # i16[L, R, S], highest best bid over rows r .. r + 2**l - 1 of the same market; the sparse table
+
+    # -- entries
+    entry_row: jax.Array  # i32[N_entries], the row of the change
+    entry_size: jax.Array  # i32[N_entries], whole contracts at the level after it
+
+    # -- markets and sessions
+    market_session: jax.Array  # i32[n_markets]
+    session_first_market: jax.Array  # i32[n_sessions], markets of a session are contiguous
+    session_markets: jax.Array  # i32[n_sessions]
+
+    bisections: int = struct.field(pytree_node=False, default=6)  # 2**bisections exceeds the positions of any grid cell
+
+    @property
+    def num_markets(self) -> int:
+        """Number of markets, counted once per session that recorded them."""
+        return self.market_session.shape[0]
+
+    @property
+    def num_sessions(self) -> int:
+        """Number of sessions."""
+        return self.session_first_market.shape[0]
+
+
+def locate(tape: Tape, track: jax.Array, time_ms: jax.Array) -> jax.Array:
+    """Count the positions of a track at or before a time.
+
+    Args:
+        tape: the tape.
+        track: i32[...], track numbers.
+        time_ms: i32[...], ms since the session's start; any integer.
+
+    Returns:
+        i32[...], between 0 (before the first) and `track_length[track]`.
+    """
+    length = tape.track_length[track]
+    first_cell = tape.track_grid[track]
+    start = tape.track_start[track]
+    last_time = tape.time_ms[start + jnp.maximum(length - 1, 0)]
+    inside = jnp.clip(time_ms, 0, last_time)
+    cell = first_cell + (inside >> tape.track_shift[track])
+    low, high = tape.grid[cell], tape.grid[cell + 1]
+    for _ in range(tape.bisections):
+        middle = (low + high) >> 1
+        past = (low < high) & (tape.time_ms[start + middle] <= inside)
+        low, high = jnp.where(past, middle + 1, low), jnp.where(past, high, jnp.minimum(middle, high))
+    return jnp.where(time_ms < 0, 0, low)
+
+
+def row_at(tape: Tape, market: jax.Array, time_ms: jax.Array) -> jax.Array:
+    """Find the row that holds a market's book at a time: `NO_ROW` before its first change and for market -1."""
+    track = jnp.maximum(market, 0)
+    count = locate(tape, track, time_ms)
+    return jnp.where((market >= 0) & (count > 0), tape.track_start[track] + count - 1, NO_ROW)
+
+
+def highest_bid(tape: Tape, side: jax.Array, after: jax.Array, upto: jax.Array) -> jax.Array:
+    """Find the highest best bid over rows `after + 1 .. upto` of one market, by two look-ups of the sparse table.
+
+    Args:
+        tape: the tape.
+        side: i32[...], YES or NO.
+        after: i32[...], a row.
+        upto: i32[...], a row of the same market.
+
+    Returns:
+        i32[...], 0.01 cent; 0 where the range is empty or the side had no bid in it.
+    """
+    count = upto - after
+    level = jnp.clip(31 - jax.lax.clz(jnp.maximum(count, 1)), 0, tape.best_max.shape[0] - 1)
+    left = tape.best_max[level, after + 1, side]
+    right = tape.best_max[level, upto - (1 << level) + 1, side]
+    return jnp.where(count > 0, jnp.maximum(left, right).astype(jnp.int32), 0)

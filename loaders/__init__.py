@@ -1,0 +1,23 @@
+"""Everything that reads the world: recordings, the session database, the store, the simulated exchange. Out comes a Tape."""
+
+from loaders.events import DataError, Events, Report
+from loaders.index import Book, SessionInfo, TapeIndex, book_at
+from loaders.sessions import SessionConfig, SessionDataLoader, load_tape
+from loaders.store import read_store, write_store
+from loaders.tapes import build_tape
+
+__all__ = [
+    "Book",
+    "DataError",
+    "Events",
+    "Report",
+    "SessionConfig",
+    "SessionDataLoader",
+    "SessionInfo",
+    "TapeIndex",
+    "book_at",
+    "build_tape",
+    "load_tape",
+    "read_store",
+    "write_store",
+]

@@ -1,0 +1,81 @@
+"""Events: what every source gives, and all that replay needs to know.
+
+A recording, a database and the simulated exchange differ only in how they become `Events`; from here on there is one
+code path. Prices and sizes are exact integers here; sizes are floored to whole contracts only when a row is written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+import numpy as np
+
+HUNDREDTHS = 100  # sizes in events are integers of 0.01 contract
+
+
+class DataError(ValueError):
+    """A source holds something that cannot be used. The message names it, says what was expected and what to do."""
+
+
+class Kind(IntEnum):
+    """What an event does to the book of its market."""
+
+    CLEAR = 0  # empty both sides: a snapshot begins, or the book is no longer known
+    SET = 1  # the level's size becomes `size` (snapshot levels, database deltas)
+    ADD = 2  # the level's size changes by `size` (exchange deltas)
+
+
+@dataclass
+class Events:
+    """All book changes of one session in recorded order, as columns of n events.
+
+    A snapshot is one CLEAR and a SET per level. Times never decrease within a market: the source has repaired and
+    counted what did. Rows that a source had to drop are counted in `report`, never just left out.
+    """
+
+    session_id: str
+    tickers: list[str]  # of the session's markets, in order of first appearance
+    market: np.ndarray  # i32[n], index into tickers
+    time_ms: np.ndarray  # i64[n], epoch ms: the exchange's clock where the source has it
+    kind: np.ndarray  # i8[n], Kind
+    side: np.ndarray  # i8[n], 0 YES, 1 NO (0 for CLEAR)
+    price: np.ndarray  # i32[n], 0.01 cent (0 for CLEAR)
+    size: np.ndarray  # i64[n], 0.01 contract: absolute for SET, signed for ADD (0 for CLEAR)
+    trades: Trades
+    report: Report
+    status: str = ""  # active, closed, error; empty where the source does not say
+    environment: str = ""  # local, production, paper, test; empty where the source does not say
+    synthetic: bool = False  # came from the simulated exchange
+
+
+@dataclass
+class Trades:
+    """Trade prints of one session, as columns of n trades."""
+
+    market: np.ndarray  # i32[n]
+    time_ms: np.ndarray  # i64[n], epoch ms
+    yes_price: np.ndarray  # i32[n], 0.01 cent
+    size: np.ndarray  # i64[n], 0.01 contract
+    taker_side: np.ndarray  # i8[n], 0 YES, 1 NO
+
+
+@dataclass
+class Report:
+    """What was found while reading and replaying a session. Every row read is either used or counted as dropped."""
+
+    rows_read: int = 0  # frames or database rows
+    snapshots: int = 0
+    deltas: int = 0
+    trades: int = 0
+    tickers: int = 0
+    other: int = 0  # acknowledgements, errors, subscriptions and other frames that change no book
+    epochs: int = 0  # snapshot restarts, reconnects
+    sequence_gaps: int = 0
+    times_repaired: int = 0  # events whose time ran backwards within their market
+    levels_repaired: int = 0  # database deltas whose old size contradicted the book (a row before them was lost)
+    snapshots_repaired: int = 0  # database snapshots with levels in the wrong columns
+    negative_sizes: int = 0  # changes that would have left a level below zero; set to zero
+    crossed_inside: int = 0  # messages that left a book crossed inside one timestamp
+    crossed_after: int = 0  # rows that are crossed after all their changes
+    dropped: dict[str, int] = field(default_factory=dict)  # reason -> rows left out

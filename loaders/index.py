@@ -1,0 +1,154 @@
+"""The index of a tape: what its sessions and markets are, and what was found in them.
+
+Tickers, times of day and quality live here, on the host; the device never sees them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from kalshi_jax.tape import CENT, DOLLAR, END_OF_TIME, NO, YES, Tape
+from loaders.events import DataError, Events, Report
+from loaders.replay import Replay
+
+
+@dataclass
+class SessionInfo:
+    """A session as people see it."""
+
+    session_id: str
+    started_at_ms: int  # epoch ms of its first change; 0 if it has none
+    ended_at_ms: int  # epoch ms of its last change
+    tickers: list[str]  # of its markets on the tape
+    unused_tickers: list[str]  # of markets that never showed a book
+    rows: int
+    median_spread_cents: float | None  # over rows with bids on both sides
+    status: str
+    environment: str
+    synthetic: bool
+    report: Report
+
+    @property
+    def deltas(self) -> int:
+        """Changes of single levels that were used."""
+        return self.report.deltas
+
+    def summary(self) -> dict[str, str | int | float | bool | None]:
+        """Give its row of the catalogue."""
+        report = self.report
+        return {
+            "session_id": self.session_id,
+            "started_at_ms": self.started_at_ms,
+            "duration_s": (self.ended_at_ms - self.started_at_ms) / 1000,
+            "markets": len(self.tickers),
+            "deltas": report.deltas,
+            "rows": self.rows,
+            "trades": report.trades,
+            "epochs": report.epochs,
+            "sequence_gaps": report.sequence_gaps,
+            "negative_sizes": report.negative_sizes,
+            "crossed_inside": report.crossed_inside,
+            "crossed_after": report.crossed_after,
+            "repaired": report.times_repaired + report.levels_repaired + report.snapshots_repaired,
+            "dropped": sum(report.dropped.values()),
+            "median_spread_cents": self.median_spread_cents,
+            "status": self.status,
+            "environment": self.environment,
+            "synthetic": self.synthetic,
+        }
+
+
+@dataclass
+class TapeIndex:
+    """What the sessions and markets of a tape are."""
+
+    sessions: list[SessionInfo]  # session i of the tape
+    tickers: list[str]  # of market m of the tape
+    session_of_market: np.ndarray  # i32[n_markets]
+    skipped: list[SessionInfo] = field(default_factory=list)  # sessions left out: none of their markets showed a book
+
+    @property
+    def summary(self) -> list[dict[str, str | int | float | bool | None]]:
+        """The rows of the catalogue: sessions of the tape, then the skipped ones."""
+        return [session.summary() for session in [*self.sessions, *self.skipped]]
+
+    @cached_property
+    def markets_of(self) -> dict[str, list[int]]:
+        """Markets of the tape by ticker, one for each session that recorded it."""
+        markets: dict[str, list[int]] = {}
+        for market, ticker in enumerate(self.tickers):
+            markets.setdefault(ticker, []).append(market)
+        return markets
+
+
+@dataclass
+class Book:
+    """A market's best levels at a time, best first."""
+
+    yes_bids: list[tuple[float, int]]  # price in cents, whole contracts
+    no_bids: list[tuple[float, int]]
+
+
+def book_at(tape: Tape, index: TapeIndex, ticker: str, time_ms: int) -> Book:
+    """Give a market's book after its last change at or before a time.
+
+    Of several sessions with the ticker it takes one that was recording at the time, else the last that began before.
+
+    Args:
+        tape: the tape.
+        index: its index.
+        ticker: of a market.
+        time_ms: epoch ms.
+
+    Raises:
+        DataError: the tape has no such market, or its first change is later.
+    """
+    markets = index.markets_of.get(ticker)
+    if not markets:
+        raise DataError(f"{ticker!r}: no such market on this tape: expected one of its {len(index.markets_of)} tickers")
+    times, start, length = (np.asarray(x) for x in (tape.time_ms, tape.track_start, tape.track_length))
+    begins = [index.sessions[index.session_of_market[m]].started_at_ms + int(times[start[m]]) for m in markets]
+    past = [
+        (index.sessions[index.session_of_market[m]], m)
+        for m, begin in zip(markets, begins, strict=True)
+        if begin <= time_ms
+    ]
+    if not past:
+        raise DataError(
+            f"{ticker}: no book at {time_ms}: its first change is at {min(begins)}; ask for that time or later"
+        )
+    session, market = max(past, key=lambda found: (time_ms <= found[0].ended_at_ms, found[0].started_at_ms))
+    track = times[start[market] : start[market] + length[market]]
+    row = start[market] + np.searchsorted(track, min(time_ms - session.started_at_ms, END_OF_TIME), side="right") - 1
+    sides = []
+    for side in (YES, NO):
+        price, size = np.asarray(tape.price)[row, side], np.asarray(tape.size)[row, side]
+        sides.append([(p / CENT, n) for p, n in zip(price.tolist(), size.tolist(), strict=True) if p > 0])
+    return Book(*sides)
+
+
+def describe(events: Events, replayed: Replay) -> SessionInfo:
+    """Describe a replayed session; what replay found is added to its report."""
+    report = events.report
+    report.negative_sizes += replayed.negative_sizes
+    report.crossed_inside += replayed.crossed_inside
+    report.crossed_after += replayed.crossed_after
+    times, best = replayed.time_ms, replayed.best.astype(np.int32)
+    quoted = (best > 0).all(axis=0)
+    used = set(replayed.markets.tolist())
+    return SessionInfo(
+        session_id=events.session_id,
+        started_at_ms=int(times.min()) if times.size else 0,
+        ended_at_ms=int(times.max()) if times.size else 0,
+        tickers=[events.tickers[m] for m in sorted(used)],
+        unused_tickers=[ticker for m, ticker in enumerate(events.tickers) if m not in used],
+        rows=len(times),
+        median_spread_cents=float(np.median(DOLLAR - best[:, quoted].sum(axis=0)) / CENT) if quoted.any() else None,
+        status=events.status,
+        environment=events.environment,
+        synthetic=events.synthetic,
+        report=report,
+    )

@@ -1,0 +1,135 @@
+"""A matching engine for one market: price-time priority between bids for YES and bids for NO.
+
+A bid for YES at p and a bid for NO at 100 - p pay for the pair together, so they meet. Selling YES at p is bidding for
+NO at 100 - p: bids are all there is, as in the book that the exchange publishes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import NamedTuple
+
+YES, NO = 0, 1
+
+
+@dataclass(slots=True)
+class Order:
+    """A resting bid."""
+
+    side: int  # YES or NO
+    price: int  # ticks
+    remaining: int  # contracts; 0 once filled or cancelled
+
+
+class Change(NamedTuple):
+    """A change of the size that rests at a level."""
+
+    side: int
+    price: int  # ticks
+    size: int  # contracts, signed
+
+
+class Fill(NamedTuple):
+    """A trade with one resting order, at its price."""
+
+    maker: Order
+    taker_side: int  # what the taker bought
+    size: int  # contracts
+
+
+class OrderBook:
+    """Resting bids of one market, and the changes and fills since they were last taken.
+
+    Prices are ticks from 1 to `ticks - 1`, where `ticks` is a dollar. After every call the best bids of both sides add
+    up to less than a dollar.
+    """
+
+    def __init__(self, ticks: int) -> None:
+        self.ticks = ticks
+        self.sizes = ([0] * (ticks + 1), [0] * (ticks + 1))  # contracts resting per side and price
+        self.best = [0, 0]  # highest bid per side; 0: none
+        self.changes: list[Change] = []
+        self.fills: list[Fill] = []
+        self._queues: tuple[list[deque[Order]], ...] = tuple([deque() for _ in range(ticks)] for _ in (YES, NO))
+
+    def limit(self, side: int, price: int, size: int) -> Order:
+        """Bid for `side`: take what can be bought at `price` or less, rest with what is left.
+
+        Args:
+            side: YES or NO.
+            price: ticks, 1 to ticks - 1.
+            size: contracts, at least 1.
+
+        Returns:
+            The order; it rests if its `remaining` is above 0.
+
+        Raises:
+            ValueError: a price or size outside these bounds.
+        """
+        order = Order(side, price, self._take(side, price, size))
+        if order.remaining:
+            self._queues[side][price].append(order)
+            self._change(side, price, order.remaining)
+            self.best[side] = max(self.best[side], price)
+        return order
+
+    def market(self, side: int, size: int) -> int:
+        """Buy `side` at any price, best first; return the contracts that were not to be had."""
+        return self._take(side, self.ticks - 1, size)
+
+    def cancel(self, order: Order) -> int:
+        """Take a resting order out of the book; return its contracts, 0 if it no longer rests."""
+        size, order.remaining = order.remaining, 0
+        if size:
+            self._change(order.side, order.price, -size)
+            self._lower_best(order.side)
+        return size
+
+    def reduce(self, order: Order, size: int) -> None:
+        """Decrease a resting order to `size` contracts; it keeps its place in the queue.
+
+        Raises:
+            ValueError: not a decrease to at least one contract (an increase would lose its place: cancel, bid again).
+        """
+        if not 0 < size <= order.remaining:
+            raise ValueError(
+                f"an order of {order.remaining} contracts cannot be reduced to {size}: expected 1..remaining"
+            )
+        self._change(order.side, order.price, size - order.remaining)
+        order.remaining = size
+
+    def first(self, side: int) -> Order | None:
+        """Give the order that would trade next on a side."""
+        queue = self._queues[side][self.best[side]]
+        while queue and not queue[0].remaining:
+            queue.popleft()
+        return queue[0] if queue else None
+
+    def _take(self, side: int, price: int, size: int) -> int:
+        if not 0 < price < self.ticks or size < 1:
+            raise ValueError(
+                f"no bid for {size} contracts at {price}: expected 1..{self.ticks - 1} ticks, 1 contract up"
+            )
+        other = 1 - side
+        while size and self.best[other] >= self.ticks - price:
+            maker = self.first(other)
+            assert maker is not None, "a level with a size has an order"
+            traded = min(size, maker.remaining)
+            maker.remaining -= traded
+            size -= traded
+            self.fills.append(Fill(maker, side, traded))
+            self._change(other, maker.price, -traded)
+            self._lower_best(other)
+        return size
+
+    def _change(self, side: int, price: int, size: int) -> None:
+        self.sizes[side][price] += size
+        self.changes.append(Change(side, price, size))
+
+    def _lower_best(self, side: int) -> None:
+        sizes, best = self.sizes[side], self.best[side]
+        while best and not sizes[best]:
+            self._queues[side][best].clear()  # only cancelled orders are left
+            best -= 1
+        self.best[side] = best

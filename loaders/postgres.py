@@ -1,0 +1,331 @@
+"""The session database: sessions read through asyncpg, one streamed query for snapshots and one for deltas.
+
+The database belongs to someone else: every transaction is read-only, has a time limit and sees one state of it. Deltas
+come as a binary COPY of fixed-width rows, which NumPy reads without touching a row in Python.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import asyncpg
+import numpy as np
+
+from loaders.events import DataError, Events
+from loaders.session_rows import LARGEST, NULL, UNITS, DeltaRows, SnapshotRow, events_from_rows
+
+SESSIONS, SNAPSHOTS, DELTAS = "rl_orderbook_sessions", "rl_orderbook_snapshots", "rl_orderbook_deltas"
+_ROW = ["id", "session_id", "market_ticker", "timestamp_ms", "sequence_number"]
+COLUMNS = {  # what reading needs; the recorder's other columns may be there or not
+    SESSIONS: [
+        "session_id",
+        "market_tickers",
+        "started_at",
+        "ended_at",
+        "status",
+        "environment",
+        "connection_metadata",
+    ],
+    SNAPSHOTS: [*_ROW, "yes_bids", "yes_asks", "no_bids", "no_asks"],
+    DELTAS: [*_ROW, "side", "price", "old_size", "new_size"],
+}
+CONNECT_S = 8.0  # a server must take a connection within this time
+PROBE_S = 4.0  # a server that is silent for this long is asked whether it still lives, and has as long to answer
+CHUNK_BYTES = 4 << 20  # COPY data held before it is turned into columns
+COPY_HEADER = 19  # bytes: signature, flags, no extension
+T = TypeVar("T")
+
+
+class PostgresError(DataError):
+    """The session database cannot be read; the message says why and never holds a password."""
+
+
+@dataclass(frozen=True)
+class SessionRow:
+    """A session as the database lists it; rows are counted, since its own counters can be wrong."""
+
+    session_id: int
+    started_at_ms: int  # epoch ms
+    ended_at_ms: int | None  # None: still open, or the recorder died
+    status: str  # active, closed, error; empty: NULL
+    environment: str  # local, production, paper, test; empty: NULL
+    synthetic: bool  # written by the simulated exchange
+    markets: int
+    snapshots: int
+    deltas: int
+
+
+def read_postgres(
+    url: str, session_ids: Sequence[int | str] | None = None, *, statement_timeout_s: float = 600.0
+) -> Iterator[Events]:
+    """Read sessions one after the other; works inside a running event loop too, in a thread of its own.
+
+    Args:
+        url: `postgresql://user:password@host:port/database`.
+        session_ids: sessions to read, in this order; None: all of them.
+        statement_timeout_s: the server ends a query that takes longer.
+
+    Yields:
+        Events of one session, empty ones included.
+
+    Raises:
+        PostgresError: no connection, a missing table or column, an unknown session, or a server that went away.
+    """
+    with _event_loop() as run:
+        stream = stream_postgres(url, session_ids, statement_timeout_s=statement_timeout_s)
+        try:
+            while (events := run(_next(stream))) is not None:
+                yield events
+        finally:
+            run(stream.aclose())
+
+
+async def stream_postgres(
+    url: str, session_ids: Sequence[int | str] | None = None, *, statement_timeout_s: float = 600.0
+) -> AsyncGenerator[Events, None]:
+    """Read sessions one after the other, as `read_postgres` does, for callers that are asynchronous themselves."""
+    async with _connection(url) as connection:
+        types = await _watch(url, connection, _column_types(connection, url))
+        sessions = await _watch(url, connection, _choose_sessions(connection, url, session_ids))
+        for session in sessions:
+            yield await _watch(url, connection, _read_session(connection, session, types[DELTAS], statement_timeout_s))
+
+
+def list_sessions(url: str) -> list[SessionRow]:
+    """List all sessions of a database in order of id; raises like `read_postgres`."""
+    with _event_loop() as run:
+        return run(fetch_sessions(url))
+
+
+async def fetch_sessions(url: str) -> list[SessionRow]:
+    """List all sessions, as `list_sessions` does, for callers that are asynchronous themselves."""
+    query = f"""
+        SELECT session_id, (extract(epoch FROM started_at) * 1000)::int8 AS started_at_ms,
+            (extract(epoch FROM ended_at) * 1000)::int8 AS ended_at_ms, coalesce(status::text, '') AS status,
+            coalesce(environment::text, '') AS environment, {_SYNTHETIC} AS synthetic,
+            coalesce(cardinality(market_tickers), 0) AS markets,
+            coalesce(s.number, 0) AS snapshots, coalesce(d.number, 0) AS deltas
+        FROM {SESSIONS}
+        LEFT JOIN (SELECT session_id, count(*) AS number FROM {SNAPSHOTS} GROUP BY 1) s USING (session_id)
+        LEFT JOIN (SELECT session_id, count(*) AS number FROM {DELTAS} GROUP BY 1) d USING (session_id)
+        ORDER BY session_id"""
+    async with _connection(url) as connection:
+        await _watch(url, connection, _column_types(connection, url))
+        rows = await _watch(url, connection, connection.fetch(query))
+        return [SessionRow(**dict(row)) for row in rows]
+
+
+def redact(url: str, text: str | None = None) -> str:
+    """Give the URL, or a text that may quote it, with every password replaced by ***."""
+    text = url if text is None else text
+    netloc, query = urlsplit(url).netloc, urlsplit(url).query
+    raw = netloc.rpartition("@")[0].partition(":")[2]
+    secrets = {raw, unquote(raw)} | {value for key, value in parse_qsl(query) if "password" in key.lower()}
+    secrets |= {part.partition("=")[2] for part in query.split("&") if "password" in part.lower()}
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text
+
+
+# -- the server and what can go wrong with it
+
+_SYNTHETIC = "coalesce(connection_metadata::jsonb ->> 'synthetic', '') = 'true'"
+
+
+@asynccontextmanager
+async def _connection(url: str) -> AsyncIterator[asyncpg.Connection]:
+    advice = "check the address, the login and that the server runs"
+    with _clear_errors(url, "connect to", advice, ValueError):  # asyncpg's answer to a port that is no number
+        # No statement cache: a pooler in front of the server may not know statements prepared earlier.
+        connection = await asyncpg.connect(url, timeout=CONNECT_S, statement_cache_size=0)
+    try:
+        yield connection
+    finally:
+        connection.terminate()  # nothing is left to commit, and a dead server cannot delay it
+
+
+@contextmanager
+def _clear_errors(url: str, doing: str, advice: str, *expected: type[Exception]) -> Iterator[None]:
+    """Turn what asyncpg and the network raise into a PostgresError; their own messages may quote the URL."""
+    try:
+        yield
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, *expected) as error:
+        reason = redact(url, str(error)) or f"no answer ({type(error).__name__})"
+        raise PostgresError(f"cannot {doing} {redact(url)}: {reason}; {advice}") from None
+
+
+async def _watch(url: str, connection: asyncpg.Connection, work: Coroutine[Any, Any, T]) -> T:
+    """Wait for a query, however slow, but only as long as the server still answers a new connection.
+
+    A broken connection ends the query by itself. A server that is frozen or cut off does not, and looks like a slow
+    query; so it is asked from time to time.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        while not (await asyncio.wait({task}, timeout=PROBE_S))[0]:
+            await _probe(url)
+        with _clear_errors(url, "read", "try again; a large table may need a longer statement_timeout_s"):
+            return task.result()
+    finally:
+        if not task.done():
+            connection.terminate()
+            task.cancel()
+            await asyncio.wait({task}, timeout=1.0)
+
+
+async def _probe(url: str) -> None:
+    """Ask whether the server lives; any answer will do, a refusal of the login included."""
+    try:
+        other = await asyncpg.connect(url, timeout=PROBE_S, statement_cache_size=0)
+        other.terminate()
+    except (OSError, TimeoutError, asyncpg.PostgresConnectionError):
+        raise PostgresError(f"cannot read {redact(url)}: the server went away in the middle of the load") from None
+    except asyncpg.PostgresError:
+        return
+
+
+@contextmanager
+def _event_loop() -> Iterator[Any]:
+    """Give a function that runs coroutines on a loop in another thread, so that a notebook's own loop is no obstacle."""
+    with ThreadPoolExecutor(1) as thread:
+        runner = asyncio.Runner()
+        try:
+            yield lambda work: thread.submit(runner.run, work).result()
+        finally:
+            thread.submit(runner.close).result()
+
+
+async def _next(stream: AsyncIterator[Events]) -> Events | None:
+    return await anext(stream, None)
+
+
+# -- queries
+
+
+async def _column_types(connection: asyncpg.Connection, url: str) -> dict[str, dict[str, str]]:
+    """Look up the columns of the three tables and their types; say which are missing."""
+    query = """
+        SELECT attname, format_type(atttypid, NULL) FROM pg_attribute
+        WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped"""
+    types: dict[str, dict[str, str]] = {table: dict(await connection.fetch(query, table)) for table in COLUMNS}
+    missing = [f"table {table}" for table, columns in types.items() if not columns] + [
+        f"column {table}.{name}"
+        for table, columns in types.items()
+        if columns
+        for name in COLUMNS[table]
+        if name not in columns
+    ]
+    if missing:
+        raise PostgresError(
+            f"{redact(url)} is not a session database: no {', no '.join(missing)}; "
+            "check the database's name and the search_path of the login"
+        )
+    return types
+
+
+async def _choose_sessions(
+    connection: asyncpg.Connection, url: str, session_ids: Sequence[int | str] | None
+) -> list[asyncpg.Record]:
+    rows = await connection.fetch(
+        f"SELECT session_id, status::text, environment::text, {_SYNTHETIC} AS synthetic FROM {SESSIONS} ORDER BY 1"
+    )
+    if session_ids is None:
+        return rows
+    by_id = {str(row["session_id"]): row for row in rows}
+    unknown = [str(wanted) for wanted in session_ids if str(wanted) not in by_id]
+    if unknown:
+        some = ", ".join(list(by_id)[:5]) + (", ..." if len(by_id) > 5 else "")
+        there = f"it has {len(by_id)} sessions: {some}" if by_id else "it has none"
+        raise PostgresError(f"no session {', '.join(unknown)} in {redact(url)}; {there}")
+    return [by_id[str(wanted)] for wanted in session_ids]
+
+
+async def _read_session(
+    connection: asyncpg.Connection, session: asyncpg.Record, types: dict[str, str], statement_timeout_s: float
+) -> Events:
+    """Read one session in a transaction of its own, so that both tables are seen in the same state."""
+    session_id = session["session_id"]
+    # No context manager: if the server goes away, its rollback would fail too and hide the reason.
+    await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    await connection.execute(f"SET LOCAL statement_timeout = {round(statement_timeout_s * 1000)}")
+    snapshots = [
+        SnapshotRow(*row)
+        async for row in connection.cursor(
+            "SELECT market_ticker, timestamp_ms, sequence_number, yes_bids::text, yes_asks::text, no_bids::text,"
+            f" no_asks::text FROM {SNAPSHOTS} WHERE session_id = $1 ORDER BY id",
+            session_id,
+            prefetch=1000,
+        )
+    ]
+    names = await connection.fetch(
+        f"SELECT DISTINCT market_ticker FROM {DELTAS} WHERE session_id = $1 AND market_ticker IS NOT NULL",
+        session_id,
+    )
+    tickers = [name for (name,) in names]
+    deltas = await _copy_deltas(connection, session_id, tickers, types)
+    await connection.execute("COMMIT")
+    return events_from_rows(
+        str(session_id),
+        tickers,
+        deltas,
+        snapshots,
+        status=session["status"] or "",
+        environment=session["environment"] or "",
+        synthetic=session["synthetic"],
+    )
+
+
+async def _copy_deltas(
+    connection: asyncpg.Connection, session_id: int, tickers: list[str], types: dict[str, str]
+) -> DeltaRows:
+    """Stream the deltas of a session; a ticker travels as its index, a NULL as a number, so that rows are equally wide."""
+    query = f"""
+        SELECT coalesce(number - 1, -1)::int8, coalesce(timestamp_ms, 0)::int8, coalesce(sequence_number, {NULL})::int8,
+            CASE lower(side::text) WHEN 'yes' THEN 0 WHEN 'no' THEN 1 ELSE -1 END::int8,
+            {_scaled("price", types)}, {_scaled("old_size", types)}, {_scaled("new_size", types)}
+        FROM {DELTAS} LEFT JOIN unnest($2::text[]) WITH ORDINALITY AS names (name, number) ON name = market_ticker
+        WHERE session_id = $1 ORDER BY id"""
+    pending, parts = bytearray(), []
+    skip = COPY_HEADER
+
+    async def receive(data: bytes) -> None:
+        nonlocal pending, skip
+        pending += data
+        if len(pending) >= CHUNK_BYTES:
+            rows = (len(pending) - skip) // _COPY_ROW.itemsize
+            parts.append(_delta_columns(pending, skip, rows))
+            del pending[: skip + rows * _COPY_ROW.itemsize]
+            skip = 0
+
+    await connection.copy_from_query(query, session_id, tickers, output=receive, format="binary")
+    parts.append(_delta_columns(pending, skip, (len(pending) - skip) // _COPY_ROW.itemsize))  # leaves the trailer
+    return DeltaRows(**{name: np.concatenate([vars(part)[name] for part in parts]) for name in vars(parts[0])})
+
+
+def _scaled(column: str, types: dict[str, str]) -> str:
+    """Write a number column of any type as an integer of 1/UNITS, clipped to what can be no price or size."""
+    if types[column] in ("smallint", "integer", "bigint"):
+        value = f"least(greatest({column}::int8, -{LARGEST}), {LARGEST}) * {UNITS}"
+    else:
+        value = f"round(least(greatest({column}::numeric, -{LARGEST}), {LARGEST}) * {UNITS})::int8"
+    return f"CASE WHEN {column} IS NULL THEN {NULL} ELSE {value} END"
+
+
+_COPY_FIELDS = ("market", "time_ms", "sequence", "side", "price", "old_size", "new_size")
+_COPY_ROW = np.dtype(
+    [("fields", ">i2")]
+    + [(name, kind) for field in _COPY_FIELDS for name, kind in ((f"{field}_bytes", ">i4"), (field, ">i8"))]
+)
+
+
+def _delta_columns(data: bytearray, offset: int, rows: int) -> DeltaRows:
+    """Read fixed-width rows of a binary COPY as columns."""
+    table = np.frombuffer(bytes(data[offset : offset + rows * _COPY_ROW.itemsize]), _COPY_ROW)
+    kinds = dict.fromkeys(_COPY_FIELDS, np.int64) | {"market": np.int32, "side": np.int8}
+    return DeltaRows(**{name: table[name].astype(kind) for name, kind in kinds.items()})

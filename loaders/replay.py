@@ -1,0 +1,230 @@
+"""Replay: the events of one session become rows and entries, without a Python loop over rows.
+
+Every event of a level gives the level's exact size after it by a cumulative sum that begins anew at each absolute size
+and each emptied book. From these follow, per row, the levels that changed; and from the changes the best bids and the
+top K levels of every row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from loaders.events import Events, Kind
+
+PRICES = 10_000  # a level's number is (market * 2 + side) * PRICES + price
+BATCH = 1 << 17  # rows of market sides whose books are filled at once; bounds memory
+
+
+@dataclass
+class Changes:
+    """How levels went through steps: one change each time a level's exact size differs from that of the step before."""
+
+    level: np.ndarray  # i64[n], ascending; steps ascend within a level
+    step: np.ndarray  # i64[n]
+    size: np.ndarray  # i64[n], 0.01 contract, after the change
+
+
+@dataclass
+class Replay:
+    """One session, replayed: R rows market by market in time order, and its N entries level by level."""
+
+    markets: np.ndarray  # i64[m], market numbers (of `Events.tickers`) that have a row
+    first_row: np.ndarray  # i64[m + 1], where each one's rows begin; the last is R
+    time_ms: np.ndarray  # i64[R], epoch ms
+    best: np.ndarray  # i16[S, R], best bid in 0.01 cent, 0 if the side is empty
+    entries: Changes  # levels number the m markets; steps are rows
+    negative_sizes: int
+    crossed_inside: int
+    crossed_after: int
+
+
+def replay(events: Events) -> Replay:
+    """Replay one session's events into rows and entries."""
+    order = np.argsort(events.market, kind="stable")
+    time, kind = events.time_ms[order], events.kind[order]
+    markets, market = np.unique(events.market[order], return_inverse=True)
+    new_row = np.append(True, (market[1:] != market[:-1]) | (time[1:] != time[:-1]))[: len(order)]
+    row = np.cumsum(new_row) - 1
+    first_row = np.append(row[np.searchsorted(market, np.arange(len(markets)))], new_row.sum())
+
+    # A message is one event, but a snapshot is a CLEAR and the SETs that follow it in its row.
+    head = np.maximum.accumulate(np.where((kind != Kind.SET) | new_row, np.arange(len(kind)), 0))
+    new_message = (kind != Kind.SET) | (kind[head] != Kind.CLEAR)
+    message = np.cumsum(new_message) - 1
+    row_of_message = row[new_message]
+    first_message = np.append(message[np.searchsorted(market, np.arange(len(markets)))], new_message.sum())
+
+    level, place, size, negative = _level_sizes(
+        market, kind, events.side[order], events.price[order], events.size[order]
+    )
+    entries = _changes(level, row[place], size)
+    best = best_bids(entries, first_row)
+    best_inside = best_bids(_changes(level, message[place], size), first_message)
+    crossed = best[0].astype(np.int32) + best[1] >= PRICES
+    crossed_inside = best_inside[0].astype(np.int32) + best_inside[1] >= PRICES
+    return Replay(
+        markets=markets,
+        first_row=first_row,
+        time_ms=time[new_row],
+        best=best,
+        entries=entries,
+        negative_sizes=negative,
+        crossed_inside=int((crossed_inside & ~crossed[row_of_message]).sum()),
+        crossed_after=int(crossed.sum()),
+    )
+
+
+def _level_sizes(
+    market: np.ndarray, kind: np.ndarray, side: np.ndarray, price: np.ndarray, size: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Work out each level's exact size after each of its events, and after each CLEAR that empties it.
+
+    Args:
+        market, kind, side, price, size: columns of n events, market by market in recorded order.
+
+    Returns:
+        level i64[k] ascending, place i64[k] (the event that did it) ascending within a level, size i64[k], and the
+        number of changes that would have gone below zero (they stop at zero).
+    """
+    cleared = np.cumsum(kind == Kind.CLEAR)
+    key = (market * 2 + side) * PRICES + price
+    place = np.flatnonzero(kind != Kind.CLEAR)
+    place = place[np.argsort(key[place], kind="stable")]
+    level, change = key[place], size[place]
+    new_level = np.append(True, level[1:] != level[:-1])[: len(level)]
+    anew = new_level | (kind[place] == Kind.SET)
+    anew[1:] |= cleared[place][1:] != cleared[place][:-1]
+    total = np.cumsum(change)
+    starts = np.flatnonzero(anew)
+    after = total - np.repeat((total - change)[starts], np.diff(starts, append=len(level)))
+
+    negative = 0
+    run = np.cumsum(anew) - 1
+    for broken in np.unique(run[after < 0]):  # the sum that stops at zero: less its lowest value so far below zero
+        part = slice(starts[broken], starts[broken + 1] if broken + 1 < len(starts) else None)
+        lowest = np.minimum(np.minimum.accumulate(after[part]), 0)
+        negative += int((np.diff(lowest, prepend=0) < 0).sum())
+        after[part] -= lowest
+
+    # Where a CLEAR comes before the level's next event, the level is emptied there.
+    clears = np.flatnonzero(kind == Kind.CLEAR)
+    emptied = np.append(clears, len(kind))[cleared[place]]
+    following = np.where(np.append(new_level[1:], True)[: len(level)], len(kind), np.append(place[1:], 0)[: len(level)])
+    same_market = np.append(market, -1)[emptied] == market[place]
+    gone = np.flatnonzero((after > 0) & same_market & (emptied < following))
+    level, place, after = (
+        np.insert(column, gone + 1, values)
+        for column, values in ((level, level[gone]), (place, emptied[gone]), (after, np.zeros_like(gone)))
+    )
+    return level, place, after, negative
+
+
+def _changes(level: np.ndarray, step: np.ndarray, size: np.ndarray) -> Changes:
+    """Keep the last size of each level in each step, where it differs from the one before."""
+    last = np.append((level[1:] != level[:-1]) | (step[1:] != step[:-1]), True)[: len(level)]
+    level, step, size = level[last], step[last], size[last]
+    before = np.append(0, size[:-1])[: len(size)]
+    before[1:][level[1:] != level[:-1]] = 0
+    differs = size != before
+    return Changes(level[differs], step[differs], size[differs])
+
+
+def best_bids(changes: Changes, first_step: np.ndarray) -> np.ndarray:
+    """Find the best bid of each side after every step: the highest of all levels that rest in it.
+
+    Each level rests over spans of steps. A span is covered by two runs of 2**d steps; runs are painted from the widest to
+    single steps, each width passing its maximum on to two of half that width.
+
+    Args:
+        changes: changes of levels.
+        first_step: i64[m + 1], where each market's steps begin; the last is their number.
+
+    Returns:
+        i16[S, steps], 0.01 cent; 0 where the side is empty.
+    """
+    count = int(first_step[-1])
+    rests = np.flatnonzero(changes.size > 0)
+    book, price = np.divmod(changes.level[rests], PRICES)
+    market, side = np.divmod(book, 2)
+    succeeded = np.append(changes.level[1:] == changes.level[:-1], False)[: len(changes.level)][rests]
+    stop = np.where(succeeded, np.append(changes.step, 0)[rests + 1], first_step[1:][market])
+    start = changes.step[rests]
+    width = np.frexp((stop - start).astype(np.float64))[1] - 1  # of the widest power of two inside the span
+    best = np.zeros((2, count), np.int16)
+    for d in range(int(width.max(initial=0)), -1, -1):
+        if (2 << d) <= count:
+            best[:, 1 << d :] = np.maximum(best[:, 1 << d :], best[:, : -(1 << d)])
+        here = np.flatnonzero(width == d)
+        for first in (start[here], stop[here] - (1 << d)):
+            np.maximum.at(best.reshape(-1), side[here] * count + first, price[here].astype(np.int16))
+    return best
+
+
+def top_entries(replayed: Replay, depth: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Find the best `depth` levels of every row and side, batch by batch.
+
+    Within a batch the market sides lie one after the other, those with the most levels first, so that the j-th best level
+    ever seen of each makes one contiguous vector; the best levels claim the first free places of their rows.
+
+    Yields:
+        row i64[n], side i64[n], and i32[n, depth] the number of the entry that set the level's size, counted from 1;
+        0: no more levels.
+    """
+    entries, first_row = replayed.entries, replayed.first_row
+    begin = np.flatnonzero(np.append(True, entries.level[1:] != entries.level[:-1])[: len(entries.level)])
+    book = entries.level[begin] // PRICES  # market side of each level; levels ascend, so a book's are contiguous
+    first_level = np.searchsorted(book, np.arange(2 * len(replayed.markets) + 1))
+    levels = np.diff(first_level)
+    rows = np.repeat(np.diff(first_row), 2)
+    batch = np.cumsum(rows) // BATCH
+    for chosen in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(batch)) + 1):
+        books = chosen[np.argsort(-levels[chosen], kind="stable")]
+        offset = np.append(0, np.cumsum(rows[books]))
+        # i32[n, depth]
+        top = np.zeros((offset[-1], depth), np.int32)
+        filled = np.zeros(offset[-1], np.int64)
+        rank, start, number = _level_spans(entries, begin, first_level, first_row, books, offset)
+        bounds = np.searchsorted(rank, np.arange(rank[-1] + 2 if len(rank) else 1))
+        taking = np.searchsorted(-levels[books], -np.arange(len(bounds)), side="left")  # books with more than j levels
+        for j in range(len(bounds) - 1):
+            spans = slice(bounds[j], bounds[j + 1])
+            n = offset[taking[j]]
+            held = np.repeat(number[spans], np.diff(start[spans], append=n))
+            at = np.flatnonzero((held > 0) & (filled[:n] < depth))
+            top[at, filled[at]] = held[at]
+            filled[at] += 1
+        row = np.concatenate([np.arange(first_row[b // 2], first_row[b // 2 + 1]) for b in books])
+        yield row, np.repeat(books % 2, rows[books]), top
+
+
+def _level_spans(
+    entries: Changes,
+    begin: np.ndarray,
+    first_level: np.ndarray,
+    first_row: np.ndarray,
+    books: np.ndarray,
+    offset: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """List, for the chosen books, the spans of rows over which each level keeps its size.
+
+    Returns:
+        rank (0: the highest level of its book), start (in the batch) and entry number counted from 1 (0 while the level
+        is empty), all i64[spans], by rank and start. A level's first span begins at its book's first row.
+    """
+    levels = np.concatenate([np.arange(first_level[b], first_level[b + 1]) for b in books])
+    position = np.repeat(np.arange(len(books)), first_level[books + 1] - first_level[books])
+    rank = first_level[books + 1][position] - 1 - levels  # prices ascend within a book: the last is the best
+    order = np.lexsort((position, rank))
+    levels, position, rank = levels[order], position[order], rank[order]
+    stop = np.append(begin[1:], len(entries.level))[levels]
+    count = stop - begin[levels] + 1  # one more: the span before the first change
+    leading = np.cumsum(count) - count
+    number = np.arange(count.sum()) - np.repeat(leading - begin[levels], count)
+    step = np.append(0, entries.step)[number] - np.repeat(first_row[books // 2][position], count)
+    step[leading] = 0
+    number[np.append(0, entries.size)[number] == 0] = 0
+    number[leading] = 0
+    return np.repeat(rank, count), step + np.repeat(offset[position], count), number

@@ -1,0 +1,123 @@
+"""Sessions: which ones to load, and the loader that brings them from any source to a Tape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kalshi_jax.tape import Tape
+from loaders.events import DataError, Events
+from loaders.index import SessionInfo, TapeIndex, describe
+from loaders.recordings import find_recordings, read_recordings, session_id_of
+from loaders.replay import replay
+from loaders.store import is_store, read_store
+from loaders.tapes import Progress, build_tape, select_sessions
+
+Source = str | Path | Sequence[str | Path]
+POSTGRES = ("postgresql://", "postgres://")
+SYNTHETIC = "synthetic:"
+
+
+@dataclass(frozen=True)
+class SessionConfig:
+    """Which sessions to load, and how episodes are drawn from them."""
+
+    session_id: int | str | None = None  # load this session alone
+    session_pool: tuple[int | str, ...] = ()  # load these; empty: every session of the source
+    max_markets: int = 5  # market slots of an episode
+    episode_length: int = 1000  # steps
+    start_offset: int = 0  # changes at the head of a market in which no episode begins
+    temporal_features: bool = True
+    skip_bad_rows: bool = False  # leave out and count broken lines of a recording instead of refusing the file
+
+    @property
+    def session_ids(self) -> tuple[str, ...]:
+        """The sessions asked for by either field; empty: all."""
+        chosen = self.session_pool if self.session_id is None else (self.session_id,)
+        return tuple(map(str, chosen))
+
+
+def load_tape(
+    source: Source, config: SessionConfig | None = None, progress: Progress | None = None
+) -> tuple[Tape, TapeIndex]:
+    """Load sessions of a source into one tape. See `SessionDataLoader`."""
+    return SessionDataLoader(source, config, progress).load()
+
+
+class SessionDataLoader:
+    """Loads whole sessions, each in one pass over its source.
+
+    Args:
+        source: a recording, a folder or glob of them or a list of these; a `postgresql://` URL; a store folder; or
+            "synthetic:..." for the simulated exchange.
+        config: which sessions; default: all.
+        progress: called with sessions done, sessions in all (0: unknown) and the last one's id.
+    """
+
+    def __init__(self, source: Source, config: SessionConfig | None = None, progress: Progress | None = None):
+        one = not isinstance(source, str | Path) and len(source) == 1
+        self.source: Source = source[0] if one else source  # type: ignore[index]
+        self.config = config or SessionConfig()
+        self.progress = progress
+
+    def load(self) -> tuple[Tape, TapeIndex]:
+        """Load the chosen sessions.
+
+        Raises:
+            DataError: a session is not there, or what is there cannot be used.
+            FileNotFoundError: no file is there.
+        """
+        store = self._store()
+        if store is None:
+            sessions, total = self._events()
+            return build_tape(sessions, self.progress, total)
+        tape, index = read_store(store)
+        return select_sessions(tape, index, self.config.session_ids) if self.config.session_ids else (tape, index)
+
+    def catalogue(self) -> list[SessionInfo]:
+        """List the chosen sessions, with what was found in each, without building their tape."""
+        store = self._store()
+        if store is not None:
+            index = read_store(store)[1]
+            wanted = self.config.session_ids
+            return [s for s in [*index.sessions, *index.skipped] if not wanted or s.session_id in wanted]
+        sessions, total = self._events()
+        infos = []
+        for done, events in enumerate(sessions, start=1):
+            infos.append(describe(events, replay(events)))
+            if self.progress:
+                self.progress(done, total, events.session_id)
+        return infos
+
+    def _store(self) -> Path | None:
+        if isinstance(self.source, str) and self.source.startswith((*POSTGRES, SYNTHETIC)):
+            return None
+        return Path(self.source) if isinstance(self.source, str | Path) and is_store(self.source) else None
+
+    def _events(self) -> tuple[Iterable[Events], int]:
+        """Open the source: events session by session, and their number (0: unknown)."""
+        source, wanted = self.source, self.config.session_ids
+        if isinstance(source, str) and source.startswith(POSTGRES):
+            from loaders.postgres import read_postgres
+
+            return read_postgres(source, wanted or None), len(wanted)
+        if isinstance(source, str) and source.startswith(SYNTHETIC):
+            from loaders.exchange_sim import synthetic_events
+
+            return _choose(synthetic_events(source), wanted), len(wanted)
+        for part in [source] if isinstance(source, str | Path) else source:
+            if str(part).startswith((*POSTGRES, SYNTHETIC)) or is_store(part):
+                raise DataError(f"{part}: expected recordings only in a list of sources; load this one by itself")
+        paths = find_recordings(source)
+        if wanted:
+            by_id = {session_id_of(path): path for path in paths}
+            unknown = [name for name in wanted if name not in by_id]
+            if unknown:
+                raise DataError(f"no session {', '.join(unknown)} in {source}: expected one of {', '.join(by_id)}")
+            paths = [by_id[name] for name in wanted]
+        return read_recordings(paths, self.config.skip_bad_rows), len(paths)
+
+
+def _choose(sessions: Iterable[Events], wanted: tuple[str, ...]) -> Iterable[Events]:
+    return (events for events in sessions if not wanted or events.session_id in wanted)

@@ -1,0 +1,247 @@
+"""Tapes: replayed sessions packed into the arrays of one `kalshi_jax.tape.Tape`.
+
+Arrays are allocated once, at padded sizes, and each session is written into its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import fields
+
+import jax.numpy as jnp
+import numpy as np
+
+from kalshi_jax.tape import CENT, DOLLAR, END_OF_TIME, NO, YES, Tape
+from loaders.events import HUNDREDTHS, DataError, Events
+from loaders.index import SessionInfo, TapeIndex, describe
+from loaders.replay import PRICES, Replay, replay, top_entries
+
+DEPTH = 10  # book levels K of a row
+LARGEST_SIZE = 2**31 - 1  # whole contracts
+Progress = Callable[[int, int, str], None]  # sessions done, sessions in all (0: unknown), the last one's id
+
+
+def build_tape(sessions: Iterable[Events], progress: Progress | None = None, total: int = 0) -> tuple[Tape, TapeIndex]:
+    """Build the tape of some sessions.
+
+    Args:
+        sessions: their events; each session's are freed once replayed.
+        progress: told after each session.
+        total: number of sessions, for progress; 0: unknown.
+
+    Raises:
+        DataError: no session has a market with a book, two sessions have one id, a session is too long or a size too large.
+    """
+    infos: list[SessionInfo] = []
+    skipped: list[SessionInfo] = []
+    replays: list[Replay] = []
+    for done, events in enumerate(sessions, start=1):
+        replayed = replay(events)
+        info = describe(events, replayed)
+        if info.session_id in {other.session_id for other in [*infos, *skipped]}:
+            raise DataError(f"session {info.session_id} occurs twice in the source: give each session once")
+        if info.tickers:
+            infos.append(info)
+            replays.append(replayed)
+        else:
+            skipped.append(info)
+        if progress:
+            progress(done, total, info.session_id)
+    if not replays:
+        found = (
+            ", ".join(f"{info.session_id} (dropped {info.report.dropped})" for info in skipped) or "no session at all"
+        )
+        raise DataError(f"nothing to load: expected a session with a market that shows a book; found {found}")
+
+    rows = np.cumsum([1, *(len(r.time_ms) for r in replays)])
+    entries = np.cumsum([1, *(len(r.entries.level) + _levels(r) for r in replays)])
+    arrays = _empty_arrays(int(rows[-1]), int(entries[-1]))
+    for info, replayed, row, entry in zip(infos, replays, rows, entries, strict=False):
+        _write_session(arrays, info, replayed, int(row), int(entry))
+    return _finish(arrays, infos, skipped, np.concatenate([np.diff(r.first_row) for r in replays]))
+
+
+def select_sessions(tape: Tape, index: TapeIndex, session_ids: Iterable[str]) -> tuple[Tape, TapeIndex]:
+    """Make a tape of some sessions of a tape, in the order asked for; it equals one built of these alone.
+
+    Raises:
+        DataError: the tape has no such session, or what is asked for has no market with a book.
+    """
+    wanted = list(dict.fromkeys(session_ids))
+    known = {info.session_id: i for i, info in enumerate([*index.sessions, *index.skipped])}
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        raise DataError(f"no session {', '.join(unknown)} on this tape: expected one of {', '.join(known)}")
+    chosen = [known[name] for name in wanted if known[name] < len(index.sessions)]
+    if not chosen:
+        raise DataError(f"nothing to load: session {', '.join(wanted)} has no market that shows a book; choose others")
+    host = {field.name: np.asarray(getattr(tape, field.name)) for field in fields(tape) if field.name != "bisections"}
+    markets = [host["session_first_market"][i] + np.arange(host["session_markets"][i]) for i in chosen]
+    begins = [int(host["track_start"][m[0]]) for m in markets]
+    counts = [int(host["track_length"][m].sum()) for m in markets]
+    spans = []  # of entries, each with its last sentinel
+    for begin, count in zip(begins, counts, strict=True):
+        at = np.flatnonzero((host["entry_row"] >= begin) & (host["entry_row"] < begin + count))
+        spans.append(slice(at[0], at[-1] + 2) if at.size else slice(0, 0))
+    arrays = _empty_arrays(1 + sum(counts), 1 + sum(span.stop - span.start for span in spans))
+    row, entry = 1, 1
+    for begin, count, span in zip(begins, counts, spans, strict=True):
+        source, target = slice(begin, begin + count), slice(row, row + count)
+        for name in ("time_ms", "price", "size", "stamp", "mark"):
+            arrays[name][target] = host[name][source]
+        best = host["best_entry"][source]
+        arrays["best_entry"][target] = np.where(best > 0, best - span.start + entry, 0)
+        moved = host["entry_row"][span]
+        size = span.stop - span.start
+        arrays["entry_row"][entry : entry + size] = np.where(moved < END_OF_TIME, moved - begin + row, END_OF_TIME)
+        arrays["entry_size"][entry : entry + size] = host["entry_size"][span]
+        row, entry = row + count, entry + size
+    infos = [index.sessions[i] for i in chosen]
+    skipped = [info for info in index.skipped if info.session_id in wanted]
+    return _finish(arrays, infos, skipped, host["track_length"][np.concatenate(markets)])
+
+
+def to_device(arrays: dict[str, np.ndarray], bisections: int) -> Tape:
+    """Make a tape of host arrays, letting go of each once it is on the device. `arrays` is emptied."""
+    return Tape(**{name: jnp.asarray(arrays.pop(name)) for name in list(arrays)}, bisections=bisections)
+
+
+def _finish(
+    arrays: dict[str, np.ndarray], infos: list[SessionInfo], skipped: list[SessionInfo], lengths: np.ndarray
+) -> tuple[Tape, TapeIndex]:
+    """Add what follows from the rows: tracks, grids and range maxima. `lengths` i64[n_markets] are the markets' rows."""
+    rows = len(arrays["time_ms"])
+    starts = 1 + np.cumsum(lengths) - lengths
+    markets = np.array([len(info.tickers) for info in infos], np.int32)
+    first_market = np.cumsum(markets, dtype=np.int32) - markets
+    tracks = [arrays["time_ms"][start : start + length] for start, length in zip(starts, lengths, strict=True)]
+    changes = [
+        np.unique(np.concatenate(tracks[first : first + count]))
+        for first, count in zip(first_market, markets, strict=True)
+    ]
+    positions = np.array([len(times) for times in changes])
+    session_times = np.full(_bucket(int(positions.sum())), END_OF_TIME, np.int32)
+    session_times[: positions.sum()] = np.concatenate(changes)
+    arrays["best_max"] = _range_maxima(arrays["price"][:, :, 0], int(lengths.max()))
+    arrays["grid"], arrays["track_grid"], arrays["track_shift"], bisections = _grids([*tracks, *changes])
+    arrays["time_ms"] = np.concatenate([arrays["time_ms"], session_times])
+    arrays["track_start"] = np.append(starts, rows + np.cumsum(positions) - positions).astype(np.int32)
+    arrays["track_length"] = np.append(lengths, positions).astype(np.int32)
+    arrays["market_session"] = np.repeat(np.arange(len(infos), dtype=np.int32), markets)
+    arrays["session_first_market"], arrays["session_markets"] = first_market, markets
+    index = TapeIndex(infos, [ticker for info in infos for ticker in info.tickers], arrays["market_session"], skipped)
+    return to_device(arrays, bisections), index
+
+
+# -- writing rows and entries
+
+
+def _levels(replayed: Replay) -> int:
+    return len(np.unique(replayed.entries.level))
+
+
+def _bucket(count: int) -> int:
+    """Round up to 2**k * {1, 1.25, 1.5, 1.75}, at least 64, so that similar tapes share compiled programs."""
+    count = max(count, 64)
+    step = 1 << (count - 1).bit_length() - 3
+    return -(-count // step) * step
+
+
+def _empty_arrays(rows: int, entries: int) -> dict[str, np.ndarray]:
+    """Allocate for that many rows and entries, sizes rounded up with at least one to spare."""
+    rows, entries = _bucket(rows + 1), _bucket(entries + 1)
+    if max(rows, entries) >= END_OF_TIME:
+        raise DataError(f"{rows} rows and {entries} entries: expected fewer than 2**31; load fewer sessions at once")
+    mark = np.zeros((rows, 2), np.int16)
+    mark[:, 1] = DOLLAR
+    time = np.full(rows, END_OF_TIME, np.int32)
+    time[0] = 0
+    return {
+        "time_ms": time,
+        "price": np.zeros((rows, 2, DEPTH), np.int16),
+        "size": np.zeros((rows, 2, DEPTH), np.int32),
+        "stamp": np.zeros((rows, 2, DEPTH), np.int16),
+        "mark": mark,
+        "best_entry": np.zeros((rows, 2), np.int32),
+        "entry_row": np.full(entries, END_OF_TIME, np.int32),
+        "entry_size": np.zeros(entries, np.int32),
+    }
+
+
+def _write_session(arrays: dict[str, np.ndarray], info: SessionInfo, replayed: Replay, row: int, entry: int) -> None:
+    """Write a session's rows, beginning at `row`, and its entries, beginning at `entry`, into the arrays."""
+    time = replayed.time_ms - info.started_at_ms
+    if time.max() >= END_OF_TIME:
+        raise DataError(
+            f"session {info.session_id} lasts {time.max()} ms: expected less than 2**31 - 1 ms (24 days); "
+            "split it, or repair the times of its first and last changes"
+        )
+    changes = replayed.entries
+    contracts = changes.size // HUNDREDTHS
+    if contracts.max(initial=0) > LARGEST_SIZE:
+        worst = int(contracts.argmax())
+        level, bid = divmod(int(changes.level[worst]), PRICES)
+        raise DataError(
+            f"session {info.session_id}: market {info.tickers[level // 2]} shows {contracts[worst]} contracts at {bid / CENT} "
+            f"cents: expected at most {LARGEST_SIZE}; repair or leave out that row"
+        )
+    begins = np.append(True, changes.level[1:] != changes.level[:-1])[: len(changes.level)]
+    number = np.arange(len(changes.level))
+    place = entry + number + np.cumsum(begins) - 1  # one sentinel after each level before
+    arrays["entry_row"][place] = row + changes.step
+    arrays["entry_size"][place] = contracts
+    changed = number - np.maximum.accumulate(np.where(begins, number, 0)) + 1
+    # by entry number counted from 1, as top_entries gives them; 0 is no level
+    price = np.append(0, changes.level % PRICES).astype(np.int16)
+    size = np.append(0, contracts).astype(np.int32)
+    stamp = np.append(0, changed).astype(np.uint16).view(np.int16)
+    entry_place = np.append(0, place).astype(np.int32)
+    for at, side, top in top_entries(replayed, DEPTH):
+        for name, values in (("price", price), ("size", size), ("stamp", stamp)):
+            arrays[name][row + at, side] = values[top]
+        arrays["best_entry"][row + at, side] = entry_place[top[:, 0]]
+    rows = slice(row, row + len(time))
+    arrays["time_ms"][rows] = time
+    arrays["mark"][rows] = _marks(replayed)
+
+
+def _marks(replayed: Replay) -> np.ndarray:
+    """Give best YES bid and ask of each row, i16[R, 2]; of the market's last row with a level where both sides are empty."""
+    best, number = replayed.best, np.arange(len(replayed.time_ms))
+    quoted = np.maximum.accumulate(np.where((best > 0).any(axis=0), number, -1))
+    begin = np.repeat(replayed.first_row[:-1], np.diff(replayed.first_row))
+    mark = np.stack([best[YES], DOLLAR - best[NO]], axis=1)[quoted]
+    mark[quoted < begin] = 0, DOLLAR
+    return mark
+
+
+def _range_maxima(best: np.ndarray, longest: int) -> np.ndarray:
+    """Build the sparse table i16[L, R, S] of maxima over 2**l rows; those past the tape's end are over fewer."""
+    table = np.empty((longest.bit_length(), *best.shape), np.int16)
+    table[0] = best
+    for level in range(1, len(table)):
+        half = 1 << (level - 1)
+        table[level] = table[level - 1]
+        np.maximum(table[level, :-half], table[level - 1, half:], out=table[level, :-half])
+    return table
+
+
+def _grids(tracks: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Build the tracks' time grids.
+
+    Returns:
+        grid i32[C], first cell of each track and shift of each i32[tracks], and the number of bisections that the fullest
+        cell needs (an even number).
+    """
+    shifts, cells, fullest = [], [], 0
+    for times in tracks:
+        last, most = int(times[-1]), max(64, 2 * len(times))
+        shift = (last // most).bit_length()
+        before = np.searchsorted(times, np.arange((last >> shift) + 2) << shift).astype(np.int32)
+        shifts.append(shift)
+        cells.append(before)
+        fullest = max(fullest, int(np.diff(before).max()))
+    first = np.cumsum([0, *map(len, cells)])
+    grid = np.zeros(_bucket(int(first[-1]) + 1), np.int32)
+    grid[: first[-1]] = np.concatenate(cells)
+    return grid, first[:-1].astype(np.int32), np.array(shifts, np.int32), (fullest.bit_length() + 1) // 2 * 2

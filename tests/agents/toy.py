@@ -1,0 +1,85 @@
+"""A market whose optimum is known: a toy with the environment's interface.
+
+Every slot shows a signal; buying YES pays 1 where it is up, buying NO pays 1 where it is down, everything else pays
+nothing. A fifth of the time the paying action is forbidden. Episodes are truncated after `episode_length` steps, or
+terminated with the chance `crash` per step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from kalshi_jax.actions import Action
+from kalshi_jax.features import HOLDING_FEATURES, OVERALL_FEATURES, Observation
+
+FEATURES = 4
+OPTIMUM = 0.8  # reward per slot and step
+
+
+@struct.dataclass
+class ToyState:
+    key: jax.Array
+    time: jax.Array  # i32[]
+    signal: jax.Array  # f32[M], -1 or 1
+    forbidden: jax.Array  # bool[M], the paying action is
+    value: jax.Array  # f32[], $
+
+
+@struct.dataclass
+class ToyParams:
+    episode_length: jax.Array | int = 10
+    initial_cash: jax.Array | int = 1_000_000
+    crash: jax.Array | float = 0.0
+    prize: jax.Array | float = 1.0
+
+
+@dataclass(frozen=True)
+class Toy:
+    max_markets: int = 2
+    orders_per_market: int = 1
+    num_actions: int = 9
+
+    def initial_state(self, key, params):
+        nothing = jnp.zeros(self.max_markets)
+        return self._draw(ToyState(key, jnp.int32(0), nothing, nothing > 0, jnp.float32(params.initial_cash / 10_000)))
+
+    def start(self, params, markets, start_ms):
+        state = self.initial_state(jax.random.key(start_ms), params)
+        return self.observation(state, params), state
+
+    def observation(self, state, params):
+        filler = jnp.ones((self.max_markets, FEATURES - 1))
+        actions = jnp.arange(self.num_actions)
+        paying = (actions == self._paying(state)[:, None]) & state.forbidden[:, None]
+        mask = jnp.broadcast_to(~paying[:, None], (self.max_markets, self.orders_per_market, self.num_actions))
+        figures = len(HOLDING_FEATURES) + 3 * self.orders_per_market
+        portfolio = jnp.zeros(figures * self.max_markets + len(OVERALL_FEATURES))
+        return Observation(jnp.column_stack([state.signal, filler]), portfolio, mask)
+
+    def transition(self, state, action, params):
+        reward = params.prize * jnp.sum(action[:, 0] == self._paying(state))
+        state = self._draw(state.replace(time=state.time + 1, value=state.value + reward))
+        terminated = jax.random.uniform(jax.random.fold_in(state.key, 1)) < params.crash
+        info = {
+            "portfolio_value": state.value,
+            "trades": jnp.sum(action > 0),
+            "taker_contracts": 10 * jnp.sum((action > 0) & (action < 5)),
+            "maker_contracts": 10 * jnp.sum(action >= 5),
+            "fees": jnp.float32(0.0),
+        }
+        return state, jnp.float32(reward), terminated, state.time >= params.episode_length, info
+
+    def _draw(self, state):
+        key, signal, forbidden = jax.random.split(state.key, 3)
+        return state.replace(
+            key=key,
+            signal=jax.random.rademacher(signal, (self.max_markets,), jnp.float32),
+            forbidden=jax.random.bernoulli(forbidden, 1 - OPTIMUM, (self.max_markets,)),
+        )
+
+    def _paying(self, state):
+        return jnp.where(state.signal > 0, Action.BUY_YES_NOW, Action.BUY_NO_NOW)

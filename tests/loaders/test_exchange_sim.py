@@ -1,0 +1,186 @@
+"""The simulated exchange: its books are possible books, its fair value a martingale, its frames a recording."""
+
+import gzip
+import json
+import time
+
+import numpy as np
+import pytest
+
+from loaders import book_at, load_tape
+from loaders.events import Kind
+from loaders.exchange_sim import SimConfig, fair_values, simulate_session, synthetic_events
+from loaders.matching import YES
+from loaders.recordings import read_recording
+from loaders.replay import replay
+from loaders.sim_frames import write_frames
+
+SMALL = SimConfig(sessions=2, markets=3, seconds=60, seed=5)
+
+
+def columns(events):
+    names = ("market", "time_ms", "kind", "side", "price", "size")
+    trades = [getattr(events.trades, name) for name in ("market", "time_ms", "yes_price", "size", "taker_side")]
+    return [getattr(events, name).tolist() for name in names] + [column.tolist() for column in trades]
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("synthetic:sesions=2", "unknown key 'sesions': expected sessions, markets, seconds, seed, rate, spread, tick"),
+        ("synthetic:sessions=two", "sessions is 'two', expected a number"),
+        ("synthetic:sessions=1.5", "sessions is '1.5', expected a number"),
+        ("synthetic:sessions", "sessions is '', expected a number"),
+        ("synthetic:markets=0", "markets is 0, expected 1 to"),
+        ("synthetic:rate=nan", "rate is nan, expected"),
+        ("synthetic:tick=0.5", "tick is 0.5 cents, expected 1 or 0.1"),
+        ("recording.jsonl", "expected synthetic:key=value"),
+    ],
+)
+def test_a_wrong_specification_says_what_was_expected(spec, message):
+    with pytest.raises(ValueError, match=message):
+        list(synthetic_events(spec))
+
+
+def test_a_specification_reads_back_and_has_defaults():
+    config = SimConfig.parse("synthetic:sessions=2,tick=0.1,spread=1.5")
+    assert config == SimConfig(sessions=2, tick=0.1, spread=1.5)
+    assert SimConfig.parse(config.spec) == config
+    assert SimConfig.parse("synthetic:") == SimConfig()
+
+
+def test_the_same_seed_gives_the_same_session_whatever_is_simulated_beside_it():
+    first, second = synthetic_events(SMALL)
+    (alone,) = synthetic_events("synthetic:sessions=1,markets=3,seconds=60,seed=5")
+    assert columns(first) == columns(alone)
+    assert columns(second) == columns(simulate_session(SMALL, 1).events)
+    assert columns(first) != columns(second)
+    assert columns(first) != columns(next(synthetic_events("synthetic:markets=3,seconds=60,seed=6")))
+
+
+@pytest.mark.parametrize("config", [SMALL, SimConfig(1, 2, 120, seed=1, tick=0.1), SimConfig(1, 1, 60, 2, rate=0.05)])
+def test_books_are_never_crossed_nor_negative_and_trades_come_off_the_book(config):
+    for events in synthetic_events(config):
+        assert events.synthetic
+        books = [({}, {}) for _ in events.tickers]
+        decreases = {}
+        previous = -1
+        for row in zip(*columns(events)[:6], strict=True):
+            market, ms, kind, side, price, size = row
+            assert ms >= previous
+            if ms > previous:
+                for yes, no in books:
+                    assert max(yes, default=0) + max(no, default=0) < 10_000
+            previous = ms
+            assert size % 100 == 0
+            if kind == Kind.CLEAR:
+                books[market] = ({}, {})
+                continue
+            assert 0 < price < 10_000
+            assert price % round(config.tick * 100) == 0
+            book = books[market][side]
+            book[price] = size if kind == Kind.SET else book.get(price, 0) + size
+            assert book[price] >= 0
+            if not book[price]:
+                del book[price]
+            if size < 0:
+                decreases[market, ms, side, price] = decreases.get((market, ms, side, price), 0) - size
+        assert books == [({}, {})] * len(books)  # every market ends with an empty snapshot
+        trades = events.trades
+        for market, ms, price, size, taker in zip(*columns(events)[6:], strict=True):
+            maker = 1 - taker
+            level = (market, ms, maker, price if maker == YES else 10_000 - price)
+            decreases[level] -= size  # a decrease of the book explains every trade
+            assert decreases[level] >= 0
+        report = events.report
+        assert (report.trades, report.snapshots) == (len(trades.market), 2 * config.markets)
+        assert report.rows_read == report.snapshots + report.deltas + report.trades
+        replayed = replay(events)
+        assert replayed.negative_sizes == replayed.crossed_after == 0
+
+
+def test_flow_has_bursts_and_quiet_times_and_about_the_wanted_rate():
+    config = SimConfig(sessions=1, markets=3, seconds=600, rate=6.0)
+    events = simulate_session(config, 0).events
+    gaps = np.diff(np.unique(events.time_ms[events.market == 0]))
+    assert (gaps < 100).mean() > 0.2
+    assert gaps.max() > 8_000
+    assert 0.7 < events.report.deltas / (config.rate * config.seconds * config.markets) < 2.0
+
+
+def test_the_fair_value_is_a_bounded_martingale_that_settles():
+    rng = np.random.default_rng(0)
+    activity = rng.uniform(0.1, 5.0, 60)
+    looks = np.array([0, 7, 30, 55, 60])
+    paths = np.array([fair_values(rng, activity, looks) for _ in range(8_000)])
+    assert np.isin(paths[:, -1], [0.0, 100.0]).all()
+    assert (np.abs(paths - 50) <= 50).all()
+    assert (np.abs(paths[:, :3] - 50) < 50).all()  # towards the end, double precision runs out
+    moves = np.diff(paths, axis=1)
+    error = moves.std(axis=0) / np.sqrt(len(paths))
+    assert (np.abs(moves.mean(axis=0)) < 4 * error).all()
+    for low in (10, 40, 70):  # and from wherever it stands: a price of p wins p percent of the time
+        here = (paths[:, 2] > low) & (paths[:, 2] < low + 20)
+        drift = paths[here, -1] - paths[here, 2]
+        assert abs(drift.mean()) < 4 * drift.std() / np.sqrt(here.sum())
+
+
+def test_books_follow_the_fair_value_to_the_settlement():
+    wins = []
+    for session in range(4):
+        simulated = simulate_session(SimConfig(markets=3, seconds=120, seed=8), session)
+        replayed = replay(simulated.events)
+        for market, settles_yes in enumerate(simulated.settles_yes):
+            rows = slice(replayed.first_row[market], replayed.first_row[market + 1] - 1)
+            bids = replayed.best[:, rows][:, -1].astype(int)
+            mid = (bids[0] + (10_000 - bids[1])) / 2
+            wins.append((mid > 5_000) == settles_yes)
+    assert np.mean(wins) > 0.8
+
+
+def test_frames_are_a_recording_of_the_same_session(tmp_path):
+    path = tmp_path / "sim.jsonl.gz"
+    simulated = write_frames(SMALL, path, session=1)
+    again = tmp_path / "again.jsonl.gz"
+    write_frames(SMALL, again, session=1)
+    assert gzip.decompress(path.read_bytes()) == gzip.decompress(again.read_bytes())
+    events, read = simulated.events, read_recording(path)
+    assert read.report.dropped == {}
+    assert read.report.sequence_gaps == 0
+    assert (read.report.snapshots, read.report.deltas) == (events.report.snapshots, events.report.deltas)
+    assert read.report.tickers > 20
+    assert read.tickers == [events.tickers[m] for m in dict.fromkeys(events.market.tolist())]
+    order = {ticker: m for m, ticker in enumerate(read.tickers)}
+    renumbered = [
+        [order[events.tickers[m]] for m in events.market],
+        [order[events.tickers[m]] for m in events.trades.market],
+    ]
+    mine, theirs = columns(events), columns(read)
+    assert [renumbered[0], *mine[1:6]] == theirs[:6]
+    assert [renumbered[1], *mine[7:]] == theirs[6:]
+
+
+def test_ticker_frames_quote_the_book(tmp_path):
+    path = tmp_path / "sim.jsonl.gz"
+    write_frames(SMALL, path)
+    tape, index = load_tape(path)
+    frames = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
+    assert frames[0]["msg"]["simulated"] == SMALL.spec
+    tickers = [frame["msg"] for frame in frames if frame["type"] == "ticker"]
+    for message in tickers:
+        book = book_at(tape, index, message["market_ticker"], message["ts_ms"])
+        (yes_bid, yes_size), (no_bid, no_size) = (side[0] if side else (0, 0) for side in (book.yes_bids, book.no_bids))
+        assert (float(message["yes_bid_dollars"]) * 100, float(message["yes_bid_size_fp"])) == pytest.approx(
+            (yes_bid, yes_size)
+        )
+        assert 100 - float(message["yes_ask_dollars"]) * 100 == pytest.approx(no_bid)
+        assert float(message["yes_ask_size_fp"]) == no_size
+    assert len(tickers) > 20
+
+
+def test_the_default_sessions_are_made_in_seconds():
+    began = time.monotonic()
+    sessions = list(synthetic_events("synthetic:sessions=8,markets=3,seconds=600,seed=0"))
+    assert time.monotonic() - began < 10
+    assert len(sessions) == 8
+    assert sum(events.report.deltas for events in sessions) > 80_000

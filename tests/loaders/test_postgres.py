@@ -1,0 +1,358 @@
+"""The session database, on a real server: what is read, what is refused, and what happens when the server goes away."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+
+import asyncpg
+import numpy as np
+import pytest
+from database import execute
+
+from loaders import postgres
+from loaders.embedded import embedded_postgres, load_csv, write_session
+from loaders.events import DataError
+from loaders.exchange_sim import SimConfig, simulate_session, synthetic_events
+from loaders.postgres import PostgresError, list_sessions, read_postgres, redact, stream_postgres
+from loaders.recordings import read_recording
+from loaders.replay import replay
+
+SMALL = SimConfig(sessions=1, markets=2, seconds=30, seed=3)
+
+
+def same_books(one, other):
+    """Compare every level of every market after every change of two sessions."""
+    assert one.tickers == other.tickers
+    a, b = replay(one), replay(other)
+    np.testing.assert_array_equal(a.time_ms, b.time_ms)
+    np.testing.assert_array_equal(a.first_row, b.first_row)
+    np.testing.assert_array_equal(a.best, b.best)
+    for name in ("level", "step", "size"):
+        np.testing.assert_array_equal(getattr(a.entries, name), getattr(b.entries, name))
+    return len(a.time_ms)
+
+
+def test_index_days_give_the_same_books_from_the_database_as_from_their_recordings(database, data):
+    load_csv(database, data / "postgres")
+    recordings = [data / "recordings" / f"inxd-202304{day}.jsonl.gz" for day in (10, 13)]
+    sessions = list(read_postgres(database))
+    assert [events.report.deltas for events in sessions] == [27_291, 24_877]
+    for events, path in zip(sessions, recordings, strict=True):
+        assert events.report.levels_repaired == events.report.sequence_gaps == events.report.times_repaired == 0
+        assert same_books(events, read_recording(path)) > 20_000
+    assert write_session(database, next(synthetic_events(SMALL))) == 3  # the ids go on after those of the files
+
+
+def test_a_session_written_and_read_back_is_the_same(database):
+    events = simulate_session(SMALL, 0).events
+    session_id = write_session(database, events)
+    (back,) = read_postgres(database, [session_id])
+    assert same_books(events, back)
+    assert (back.session_id, back.status, back.environment, back.synthetic) == (str(session_id), "closed", "test", True)
+    assert back.report.levels_repaired == 0
+    assert back.report.deltas == events.report.deltas
+
+
+def test_a_recording_with_fractions_is_refused_by_the_integer_tables(database, recordings):
+    events = read_recording(recordings / "kxbtc-20260418.jsonl.gz")
+    with pytest.raises(ValueError, match="hold whole cents and contracts"):
+        write_session(database, events)
+
+
+def test_sessions_are_listed_with_counted_rows(database):
+    written = [write_session(database, events) for events in synthetic_events(SimConfig(2, 2, 20))]
+    execute(
+        database,
+        "UPDATE rl_orderbook_sessions SET deltas_count = 7, ended_at = NULL, status = NULL WHERE session_id = 1",
+        "INSERT INTO rl_orderbook_sessions (market_tickers, started_at) VALUES ('{}', to_timestamp(5)) RETURNING 1",
+    )
+    sessions = list_sessions(database)
+    assert [s.session_id for s in sessions] == [*written, 3]
+    assert [s.markets for s in sessions] == [2, 2, 0]
+    assert sessions[0].deltas > 7
+    assert sessions[0].ended_at_ms is None
+    assert (sessions[0].status, sessions[1].status) == ("", "closed")
+    assert (sessions[2].started_at_ms, sessions[2].snapshots, sessions[2].deltas) == (5000, 0, 0)
+    assert [s.synthetic for s in sessions] == [True, True, False]
+    assert [len(events.market) == 0 for events in read_postgres(database)] == [False, False, True]
+
+
+def test_numeric_columns_text_books_and_missing_constraints_are_read(database):
+    execute(
+        database,
+        "ALTER TABLE rl_orderbook_snapshots ALTER yes_bids TYPE text, ALTER no_bids TYPE json",
+        "ALTER TABLE rl_orderbook_deltas DROP CONSTRAINT rl_orderbook_deltas_session_id_market_ticker_sequence_numbe_key,"
+        " ALTER price TYPE numeric, ALTER old_size TYPE numeric(12, 2), ALTER new_size TYPE double precision",
+        "INSERT INTO rl_orderbook_sessions (market_tickers, started_at) VALUES ('{A}', now())",
+        """INSERT INTO rl_orderbook_snapshots
+            (session_id, market_ticker, timestamp_ms, sequence_number, yes_bids, yes_asks, no_bids, no_asks)
+            VALUES (1, 'A', 1000, 1, '{"45.5": 10.25}', '{}', '{}', '{}')""",
+        """INSERT INTO rl_orderbook_deltas
+            (session_id, market_ticker, timestamp_ms, sequence_number, side, price, old_size, new_size) VALUES
+            (1, 'A', 1001, 2, 'YES', 45.5, 10.25, 3.5),
+            (1, 'A', 1002, 3, 'no', 0.25, 0, 7),
+            (1, 'A', 1003, 4, 'no', 'NaN', 0, 7),
+            (1, 'A', 1003, 4, 'no', 1e30, 0, 7),
+            (1, 'A', 1003, 4, 'maybe', 5, 0, 7),
+            (1, 'A', 1003, 4, NULL, 5, 0, 7),
+            (1, NULL, 1003, 4, 'no', 5, 0, 7),
+            (1, 'A', 1003, 4, 'no', 5, 0, 'NaN'),
+            (1, 'A', 1003, 4, 'no', 5, 0, '-Infinity'),
+            (1, 'A', NULL, NULL, 'no', NULL, NULL, NULL)""",
+        "SELECT 1",
+    )
+    (events,) = read_postgres(database, ["1"])
+    assert events.price.tolist() == [0, 4550, 4550, 25]
+    assert events.size.tolist()[:4] == [0, 1025, 350, 700]
+    assert events.report.levels_repaired == 0
+    assert events.report.dropped == {
+        "delta whose side is neither yes nor no": 2,
+        "delta at a price outside 0..100 cents": 2,
+        "delta without market_ticker": 1,
+        "delta with a negative new_size": 1,
+        "delta with a new_size that is no size": 1,
+        "delta without timestamp_ms": 1,
+    }
+    assert events.report.rows_read == events.report.snapshots + events.report.deltas + sum(
+        events.report.dropped.values()
+    )
+
+
+def test_reading_works_inside_a_running_event_loop_and_asynchronously(database):
+    write_session(database, next(synthetic_events(SMALL)))
+
+    async def notebook():
+        return [list(read_postgres(database)), [events async for events in stream_postgres(database)]]
+
+    (one,), (other,) = asyncio.run(notebook())
+    assert same_books(one, other)
+
+
+def test_nothing_is_written_to_the_database(database):
+    execute(
+        database,
+        "CREATE TABLE touched (n int)",
+        "CREATE FUNCTION touch() RETURNS int LANGUAGE sql VOLATILE AS 'INSERT INTO touched VALUES (1) RETURNING 1'",
+        "ALTER TABLE rl_orderbook_deltas RENAME TO kept",
+        "CREATE VIEW rl_orderbook_deltas AS SELECT * FROM kept WHERE touch() = 1",
+        "INSERT INTO rl_orderbook_sessions (market_tickers, started_at) VALUES ('{A}', now())",
+        "INSERT INTO kept (session_id, market_ticker) VALUES (1, 'A')",
+        "SELECT 1",
+    )
+    with pytest.raises(PostgresError, match="read-only transaction"):
+        list(read_postgres(database))
+
+
+def test_missing_tables_and_columns_are_named(database):
+    execute(
+        database,
+        "ALTER TABLE rl_orderbook_deltas DROP COLUMN new_size",
+        "DROP TABLE rl_orderbook_snapshots",
+        "SELECT 1",
+    )
+    with pytest.raises(
+        PostgresError, match=r"no table rl_orderbook_snapshots, no column rl_orderbook_deltas\.new_size;"
+    ):
+        list(read_postgres(database))
+    with pytest.raises(PostgresError, match="no table rl_orderbook_snapshots"):
+        list_sessions(database)
+
+
+def test_an_unknown_session_is_named_with_what_there_is(database):
+    with pytest.raises(PostgresError, match=r"no session 9 in .*; it has none"):
+        list(read_postgres(database, [9]))
+    for _ in range(6):
+        execute(
+            database, "INSERT INTO rl_orderbook_sessions (market_tickers, started_at) VALUES ('{}', now()) RETURNING 1"
+        )
+    with pytest.raises(DataError, match=r"no session 9, x in .*; it has 6 sessions: 1, 2, 3, 4, 5, \.\.\."):
+        list(read_postgres(database, [1, 9, "x"]))
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://u:s3cret@h:1/d", "postgresql://u:***@h:1/d"),
+        ("postgresql://u:s%40x@h/d", "postgresql://u:***@h/d"),
+        ("postgresql://u@h/d?password=s3cret&sslmode=require", "postgresql://u@h/d?password=***&sslmode=require"),
+        ("postgresql://u:@/d?host=/tmp/x", "postgresql://u:@/d?host=/tmp/x"),
+    ],
+)
+def test_a_url_is_shown_without_its_password(url, shown):
+    assert redact(url) == shown
+
+
+def test_a_failed_login_says_so_without_the_password(server):
+    execute(server, "CREATE ROLE guarded LOGIN PASSWORD 'right'", "SELECT 1")
+    rules = Path(execute(server, "SHOW hba_file")[0][0])
+    before = rules.read_text()
+    rules.write_text("local all guarded scram-sha-256\n" + before)
+    execute(server, "SELECT pg_reload_conf()")
+    url = server.replace("postgres:@", "guarded:wr0ng@")
+    try:
+        with pytest.raises(PostgresError, match="password authentication failed") as caught:
+            list(read_postgres(url))
+    finally:
+        rules.write_text(before)
+    assert "wr0ng" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_an_unreachable_server_is_a_clear_error_at_once():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    began = time.monotonic()
+    with pytest.raises(PostgresError, match=rf"cannot connect to postgresql://u:\*\*\*@127.0.0.1:{port}/d: ") as caught:
+        list(read_postgres(f"postgresql://u:s3cret@127.0.0.1:{port}/d"))
+    assert "s3cret" not in str(caught.value)
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("url", ["postgresql://u:s3cret@h:port/d", "postgresql://u:s3cret@no-such-host.invalid/d"])
+def test_an_unusable_address_is_a_clear_error(url):
+    with pytest.raises(PostgresError, match="cannot connect to") as caught:
+        list_sessions(url)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_server_that_takes_connections_and_says_nothing_is_given_up(monkeypatch):
+    assert postgres.CONNECT_S < 10
+    monkeypatch.setattr(postgres, "CONNECT_S", 0.5)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        with pytest.raises(PostgresError, match="no answer"):
+            list(read_postgres(f"postgresql://u@127.0.0.1:{silent.getsockname()[1]}/d"))
+
+
+def test_a_statement_that_takes_too_long_is_ended(database):
+    write_session(database, next(synthetic_events(SMALL)))
+    with HeldInTheMiddle(database), pytest.raises(PostgresError, match="statement timeout"):
+        list(read_postgres(database, statement_timeout_s=0.2))
+
+
+class HeldInTheMiddle:
+    """Lock the deltas, so that a load stops after it has read the snapshots; knows when one has."""
+
+    def __init__(self, url):
+        self.url = url
+        self.stop = threading.Event()
+        self.locked = threading.Event()
+        self.thread = threading.Thread(target=lambda: asyncio.run(self.hold()))
+
+    async def hold(self):
+        connection = await asyncpg.connect(self.url)
+        await connection.execute("BEGIN; LOCK TABLE rl_orderbook_deltas IN ACCESS EXCLUSIVE MODE")
+        self.locked.set()
+        while not self.stop.is_set():
+            await asyncio.sleep(0.02)
+        connection.terminate()
+
+    def __enter__(self):
+        self.thread.start()
+        assert self.locked.wait(10)
+        return self
+
+    def __exit__(self, *_):
+        self.stop.set()
+        self.thread.join(10)
+
+    def wait_for_load(self):
+        for _ in range(500):
+            if execute(self.url, "SELECT count(*) FROM pg_locks WHERE NOT granted")[0][0]:
+                return
+            time.sleep(0.02)
+        raise AssertionError("no load reached the lock")
+
+
+def load_and_then(url, happening):
+    """Read a session, let something happen in the middle, and return the error and the seconds since it happened."""
+    outcome = {}
+
+    def load():
+        try:
+            list(read_postgres(url))
+        except PostgresError as error:
+            outcome["error"], outcome["at"] = error, time.monotonic()
+
+    with HeldInTheMiddle(url) as hold:
+        thread = threading.Thread(target=load)
+        thread.start()
+        hold.wait_for_load()
+        began = time.monotonic()
+        happening()
+        thread.join(20)
+    assert not thread.is_alive()
+    return outcome["error"], outcome["at"] - began
+
+
+def test_a_server_killed_in_the_middle_of_a_load_is_a_clear_error(server_folder):
+    with embedded_postgres(server_folder) as url:
+        write_session(url, next(synthetic_events(SMALL)))
+        postmaster = int((server_folder / "postmaster.pid").read_text().split()[0])
+        error, seconds = load_and_then(url, lambda: os.kill(postmaster, signal.SIGQUIT))
+    assert "cannot read postgresql://" in str(error)
+    assert "Traceback" not in str(error)
+    assert seconds < 10
+
+
+def test_a_server_that_freezes_in_the_middle_of_a_load_is_given_up(server_folder, monkeypatch):
+    assert 2 * postgres.PROBE_S + 1 < 10  # a silence noticed at once, then an unanswered question, then the clean-up
+    monkeypatch.setattr(postgres, "PROBE_S", 0.5)
+    with embedded_postgres(server_folder) as url:
+        write_session(url, next(synthetic_events(SMALL)))
+        postmaster = int((server_folder / "postmaster.pid").read_text().split()[0])
+        try:
+            error, seconds = load_and_then(url, lambda: os.kill(postmaster, signal.SIGSTOP))
+        finally:
+            os.kill(postmaster, signal.SIGCONT)
+    assert "the server went away in the middle of the load" in str(error)
+    assert seconds < 10
+
+
+def test_a_slow_query_of_a_living_server_is_waited_for(database, monkeypatch):
+    monkeypatch.setattr(postgres, "PROBE_S", 0.1)
+    write_session(database, next(synthetic_events(SMALL)))
+    with HeldInTheMiddle(database) as hold:
+        release = threading.Timer(1.0, hold.stop.set)
+        release.start()
+        (events,) = read_postgres(database)
+    assert events.report.deltas > 100
+
+
+def test_two_hundred_thousand_deltas_of_a_thousand_markets_load_in_time(database):
+    rng = np.random.default_rng(0)
+    markets, n, t0 = 1_000, 200_000, 1_760_000_000_000
+    tickers = [f"KXMANY-26AUG-{market:04d}" for market in range(markets)]
+    bids, asks = (json.dumps({str(price): 100 for price in prices}) for prices in (range(20, 45), range(80, 55, -1)))
+    snapshots = [(1, name, t0, k + 1, bids, asks, bids, asks) for k, name in enumerate(tickers)]
+    columns = (rng.integers(0, markets, n), rng.integers(1, 50, n), rng.integers(0, 900, n), rng.integers(0, 2, n))
+    deltas = [
+        (1, tickers[m], t0 + 300 * i, markets + 1 + i, ("yes", "no")[s], p, 0, q)
+        for i, (m, p, q, s) in enumerate(zip(*(column.tolist() for column in columns), strict=True))
+    ]
+
+    async def fill():
+        connection = await asyncpg.connect(database)
+        common = ["session_id", "market_ticker", "timestamp_ms", "sequence_number"]
+        await connection.execute("INSERT INTO rl_orderbook_sessions (market_tickers, started_at) VALUES ('{}', now())")
+        for table, rows, own in (
+            ("rl_orderbook_snapshots", snapshots, ["yes_bids", "yes_asks", "no_bids", "no_asks"]),
+            ("rl_orderbook_deltas", deltas, ["side", "price", "old_size", "new_size"]),
+        ):
+            await connection.copy_records_to_table(table, records=rows, columns=[*common, *own])
+        await connection.close()
+
+    asyncio.run(fill())
+    began = time.monotonic()
+    (events,) = read_postgres(database)
+    assert time.monotonic() - began < 10  # 0.8 s on two idle cores
+    assert (events.report.deltas, len(events.tickers)) == (n, markets)
+    assert events.report.snapshots == markets
+    assert events.report.dropped == {}

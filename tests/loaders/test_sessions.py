@@ -1,0 +1,110 @@
+"""The loader finds its source, loads the sessions asked for, and says what it found."""
+
+import time
+
+import jax
+import numpy as np
+import pytest
+from exchange_frames import START, delta, snapshot, write
+
+from loaders import DataError, SessionConfig, SessionDataLoader, load_tape, write_store
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three sessions, a day apart."""
+    for number, name in enumerate(("mon", "tue", "wed")):
+        begin = START + number * 86_400_000
+        frames = [
+            snapshot("A", 1, [(40, 5)], [(58, 1)], begin),
+            delta("A", 2, "yes", 40 + number, 1, begin + 500),
+            snapshot("B", 3, recv_ms=begin),
+        ]
+        write(tmp_path / f"{name}.jsonl.gz", frames)
+    return tmp_path
+
+
+def ids(loaded):
+    return [session.session_id for session in loaded[1].sessions]
+
+
+def test_a_path_a_folder_a_glob_and_a_list_are_sources(folder):
+    assert ids(load_tape(folder / "tue.jsonl.gz")) == ["tue"]
+    assert ids(load_tape(str(folder))) == ids(load_tape(f"{folder}/*.jsonl.gz")) == ["mon", "tue", "wed"]
+    assert ids(load_tape([folder / "wed.jsonl.gz", f"{folder}/m*"])) == ["wed", "mon"]
+    with pytest.raises(FileNotFoundError, match="no recording there"):
+        load_tape(folder / "thu.jsonl")
+
+
+def test_session_id_and_session_pool_choose_sessions(folder):
+    assert ids(load_tape(folder, SessionConfig(session_id="tue"))) == ["tue"]
+    assert ids(load_tape(folder, SessionConfig(session_pool=("wed", "mon")))) == ["wed", "mon"]
+    with pytest.raises(DataError, match=r"no session 7 in .*: expected one of mon, tue, wed"):
+        load_tape(folder, SessionConfig(session_id=7))
+
+
+def test_a_store_is_a_source_of_all_or_some_of_its_sessions(folder):
+    empty = write(folder / "nothing.jsonl", [])
+    write_store(folder / "store", *load_tape([folder, empty]))
+    assert ids(load_tape(folder / "store")) == ids(load_tape([folder / "store"])) == ["mon", "tue", "wed"]
+    for chosen in (("wed", "mon"), ("tue", "nothing"), ("mon", "tue", "wed", "nothing")):
+        config = SessionConfig(session_pool=chosen)
+        stored, built = load_tape(folder / "store", config), load_tape(folder, config)
+        assert jax.tree.structure(stored[0]) == jax.tree.structure(built[0])
+        assert all(map(np.array_equal, jax.tree.leaves(stored[0]), jax.tree.leaves(built[0])))
+        assert (stored[1].summary, stored[1].tickers) == (built[1].summary, built[1].tickers)
+    with pytest.raises(DataError, match="no session thu on this tape: expected one of mon, tue, wed, nothing"):
+        load_tape(folder / "store", SessionConfig(session_id="thu"))
+    with pytest.raises(DataError, match="session nothing has no market that shows a book"):
+        load_tape(folder / "store", SessionConfig(session_id="nothing"))
+    chosen = SessionDataLoader(folder / "store", SessionConfig(session_id="tue")).catalogue()
+    assert [info.session_id for info in chosen] == ["tue"]
+
+
+def test_sources_of_different_kinds_are_never_mixed(folder):
+    for other in ("synthetic:seed=1", "postgresql://localhost/x"):
+        with pytest.raises(DataError, match="expected recordings only in a list"):
+            load_tape([folder / "mon.jsonl.gz", other])
+
+
+def test_the_catalogue_says_what_loading_says(folder):
+    seen = []
+    loader = SessionDataLoader(folder, progress=lambda *args: seen.append(args))
+    catalogue = loader.catalogue()
+    assert seen == [(1, 3, "mon"), (2, 3, "tue"), (3, 3, "wed")]
+    assert catalogue == loader.load()[1].sessions
+    assert seen[3:] == seen[:3]
+    row = catalogue[1].summary()
+    assert (row["session_id"], row["started_at_ms"], row["duration_s"]) == ("tue", START + 86_400_000, 0.5)
+    assert (row["markets"], row["deltas"], row["rows"], row["dropped"], row["median_spread_cents"]) == (2, 1, 3, 0, 1.5)
+
+
+def test_crossed_books_are_counted_inside_and_after_a_timestamp(tmp_path):
+    frames = [
+        snapshot("A", 1, [(40, 5)], [(58, 1)]),
+        delta("A", 2, "yes", 42, 1, START + 5),  # crossed
+        delta("A", 3, "yes", 43, 1, START + 5),  # still
+        delta("A", 4, "no", 58, -1, START + 5),  # resolved
+        delta("A", 5, "no", 60, 1, START + 9),  # crossed, and stays
+    ]
+    (info,) = SessionDataLoader(write(tmp_path / "a.jsonl", frames)).catalogue()
+    assert (info.report.crossed_inside, info.report.crossed_after) == (2, 1)
+
+
+def test_all_real_recordings_are_whole(recordings):
+    """The figures of the data's own description; a load of everything takes well under a minute."""
+    began = time.process_time()
+    catalogue = SessionDataLoader(recordings).catalogue()
+    assert time.process_time() - began < 60
+    totals = {
+        name: sum(info.summary()[name] for info in catalogue)
+        for name in ("deltas", "sequence_gaps", "dropped", "repaired")
+    }
+    assert totals == {"deltas": 2_014_716, "sequence_gaps": 0, "dropped": 0, "repaired": 0}
+    reports = [info.report for info in catalogue]
+    assert len(reports) == 39
+    assert sum(report.negative_sizes for report in reports) == 0
+    assert sum(report.crossed_after for report in reports) == 0
+    assert sum(report.crossed_inside for report in reports) > 0
+    crypto = [info for info in catalogue if info.session_id.startswith("kxbtc15m-")]
+    assert (len(crypto), sum(info.deltas for info in crypto)) == (35, 1_962_242)

@@ -1,0 +1,1 @@
+"""The oracle: the environment of RULES.md in slow, plain Python with exact integers, independent of the fast one."""

@@ -1,0 +1,184 @@
+"""Order books of one recording, replayed frame by frame: what every market showed after each of its changes.
+
+Sizes are integers of 0.01 contract while replaying, prices integers of 0.01 cent, times integer ms since the session's
+first event.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+SIDES = ("yes", "no")
+OPPOSITE = {"yes": "no", "no": "yes"}
+DOLLAR = 10_000  # money and prices are integers of 0.01 cent
+HUNDREDTHS = 100  # exact sizes are integers of 0.01 contract
+DEPTH = 10  # levels of a side that the environment sees
+
+Side = str  # "yes" or "no"
+Level = tuple[Side, int]  # a bid level: side, price in 0.01 cent
+Shown = tuple[tuple[int, int], ...]  # displayed levels of a side, best first: (price in 0.01 cent, whole contracts)
+
+
+@dataclass
+class Market:
+    """One market of a session: its rows in time order. Row -1 is the empty book before its first change."""
+
+    ticker: str
+    times: list[int] = field(default_factory=list)  # per row: ms since the session's first event
+    changes: list[dict[Level, int]] = field(default_factory=list)  # per row: levels that changed -> exact size after it
+    shown: list[dict[Side, Shown]] = field(default_factory=list)  # per row: the displayed book after it
+    quoted: list[tuple[int, int]] = field(default_factory=list)  # per row: (bid, ask) of the marks
+
+    def row_at(self, now: int) -> int:
+        """Find the last row with time <= now; -1 if there is none."""
+        return bisect_right(self.times, now) - 1
+
+    def book(self, row: int) -> dict[Side, Shown]:
+        """Read the displayed book after a row."""
+        return self.shown[row] if row >= 0 else {"yes": (), "no": ()}
+
+    def bid_and_ask(self, row: int) -> tuple[int, int]:
+        """Read the best YES bid and ask that marks use: 0 and 10,000 if missing, the last quoted ones if both are."""
+        return self.quoted[row] if row >= 0 else (0, DOLLAR)
+
+
+@dataclass
+class Session:
+    """One recording: its markets in order of first appearance."""
+
+    markets: dict[str, Market]
+
+
+def best_price(levels: Shown) -> int:
+    """Price of the best displayed bid, 0 if the side is empty."""
+    return levels[0][0] if levels else 0
+
+
+def read_session(path: Path) -> Session:
+    """Replay one recording (`.jsonl` or `.jsonl.gz`)."""
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt") as lines:
+        return replay(json.loads(line) for line in lines)
+
+
+def replay(frames: Iterable[dict[str, Any]]) -> Session:
+    """Replay recorded frames in the order given: deltas and snapshots change books, every other type is passed over."""
+    by_market: dict[str, list[dict[str, Any]]] = {}
+    for frame in frames:
+        if frame["type"] in ("orderbook_snapshot", "orderbook_delta"):
+            by_market.setdefault(frame["msg"]["market_ticker"], []).append(frame)
+    times = {ticker: event_times(events) for ticker, events in by_market.items()}
+    zero = min(market_times[0] for market_times in times.values())
+    return Session(
+        {
+            ticker: replay_market(ticker, [time - zero for time in times[ticker]], events)
+            for ticker, events in by_market.items()
+        }
+    )
+
+
+def event_times(events: list[dict[str, Any]]) -> list[int]:
+    """Epoch ms of each event of one market, in order.
+
+    A delta has the exchange's time. A snapshot has none: it is no later than its receipt and no later than the next
+    delta. Times never run backwards.
+    """
+    times: list[int] = []
+    for i, event in enumerate(events):
+        if event["type"] == "orderbook_delta":
+            time = delta_time(event)
+        else:
+            next_delta = next((e for e in events[i + 1 :] if e["type"] == "orderbook_delta"), None)
+            time = event["recv_ms"] if next_delta is None else min(event["recv_ms"], delta_time(next_delta))
+        times.append(max(time, times[-1]) if times else time)
+    return times
+
+
+def delta_time(event: dict[str, Any]) -> int:
+    """Epoch ms of a delta: `ts_ms`, else the ISO time `ts` (fractions of a ms cut off), else the recorder's clock."""
+    message = event["msg"]
+    if "ts_ms" in message:
+        return message["ts_ms"]
+    if "ts" in message:
+        return (datetime.fromisoformat(message["ts"]) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
+    return event["recv_ms"]
+
+
+def replay_market(ticker: str, times: list[int], events: list[dict[str, Any]]) -> Market:
+    """Replay one market: all its events of one ms are one row."""
+    market = Market(ticker)
+    levels: dict[Level, int] = {}  # exact sizes, all above zero
+    i = 0
+    while i < len(events):
+        before, time = dict(levels), times[i]
+        while i < len(events) and times[i] == time:
+            apply(levels, events[i])
+            i += 1
+        market.times.append(time)
+        market.changes.append({level: levels.get(level, 0) for level, _ in before.items() ^ levels.items()})
+        last = market.book(len(market.shown) - 1)
+        market.shown.append({side: displayed(levels, side, last[side]) for side in SIDES})
+        market.quoted.append(quote(market.shown[-1], market.quoted[-1] if market.quoted else (0, DOLLAR)))
+    return market
+
+
+def apply(levels: dict[Level, int], event: dict[str, Any]) -> None:
+    """Apply one snapshot or delta to the exact sizes of a market."""
+    message = event["msg"]
+    if event["type"] == "orderbook_snapshot":
+        levels.clear()
+        levels.update(snapshot_levels(message))
+        return
+    level = (message["side"], delta_price(message))
+    size = levels.pop(level, 0) + delta_size(message)
+    if size < 0:
+        raise ValueError(f"{message}: the level would hold {size} hundredths; the oracle reads clean recordings only")
+    if size > 0:
+        levels[level] = size
+
+
+def snapshot_levels(message: dict[str, Any]) -> Iterator[tuple[Level, int]]:
+    """Read the levels of a snapshot of either generation; an empty side has no key."""
+    for side in SIDES:
+        for cents, contracts in message.get(side, []):
+            yield (side, cents * 100), contracts * HUNDREDTHS
+        for dollars, contracts in message.get(f"{side}_dollars_fp", []):
+            yield (side, exact(dollars, DOLLAR)), exact(contracts, HUNDREDTHS)
+
+
+def delta_price(message: dict[str, Any]) -> int:
+    return message["price"] * 100 if "price" in message else exact(message["price_dollars"], DOLLAR)
+
+
+def delta_size(message: dict[str, Any]) -> int:
+    return message["delta"] * HUNDREDTHS if "delta" in message else exact(message["delta_fp"], HUNDREDTHS)
+
+
+def exact(text: str, scale: int) -> int:
+    """Read a decimal string as a whole number of 1/scale."""
+    scaled = Decimal(text) * scale
+    if scaled != int(scaled):
+        raise ValueError(f"{text} is not a whole number of 1/{scale}")
+    return int(scaled)
+
+
+def displayed(levels: dict[Level, int], side: Side, last: Shown) -> Shown:
+    """The best ten bids of a side, sizes floored to whole contracts; `last` itself if equal, to save memory."""
+    prices = sorted((price for at, price in levels if at == side), reverse=True)[:DEPTH]
+    shown = tuple((price, levels[side, price] // HUNDREDTHS) for price in prices)
+    return last if shown == last else shown
+
+
+def quote(book: dict[Side, Shown], last: tuple[int, int]) -> tuple[int, int]:
+    """(bid, ask) of the marks after a row, given those after the row before."""
+    if not book["yes"] and not book["no"]:
+        return last
+    return best_price(book["yes"]), DOLLAR - best_price(book["no"])
