@@ -24,6 +24,7 @@ from loaders import SessionDataLoader, book_at, load_tape, write_store
 from loaders.postgres import PostgresError
 
 Source = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE...")]
+MOST_CPU_DEVICES = 8  # each holds a copy of the tape
 EXPECTED = (ValueError, OSError, FloatingPointError, PostgresError)  # what a user can cause and mend
 
 
@@ -215,7 +216,7 @@ COMMANDS: dict[str, Any] = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; exits with 2 and one line on standard error where the user can mend the cause."""
-    use_compile_cache()
+    set_up_jax()
     try:
         command = tyro.extras.subcommand_cli_from_dict(
             COMMANDS,
@@ -232,9 +233,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(130)
 
 
-def use_compile_cache() -> None:
-    """Keep compiled programs in the user's cache folder between calls, unless JAX was told another place."""
-    if jax.config.jax_compilation_cache_dir is None:
+def set_up_jax() -> None:
+    """Use every core as a device, and keep compiled programs in the user's cache folder between calls.
+
+    One program runs on one core for the most part, so training divides its episodes among cores. What JAX was told by
+    other means stays.
+    """
+    if jax.config.values["jax_num_cpu_devices"] < 1:
+        jax.config.update("jax_num_cpu_devices", min(os.cpu_count() or 1, MOST_CPU_DEVICES))
+    if jax.config.values["jax_compilation_cache_dir"] is None:
         caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(caches / "kalshi-jax" / "compiled"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

@@ -13,9 +13,9 @@ import numpy as np
 from flax import struct
 
 from agents.baselines import always_take, hold, random_legal
-from agents.networks import ActorCritic
+from agents.networks import ActorCritic, forward
 from kalshi_jax.metrics import episode_metrics
-from kalshi_jax.tape import Tape
+from kalshi_jax.tape import DOLLAR, Tape
 
 POLICIES = ("agent", "agent, greedy", "random", "hold", "always take")
 REPEATABLE = ("agent, greedy", "hold")  # the same with every seed
@@ -54,7 +54,6 @@ class Record:
     taker: jax.Array  # i32[T, N], contracts
     maker: jax.Array  # i32[T, N], contracts
     fees: jax.Array  # f32[T, N], $
-    actions: jax.Array  # i32[T, A], how often each was chosen over all used slots
 
 
 @dataclass
@@ -64,9 +63,9 @@ class Outcome:
     policy: str
     metrics: dict[str, np.ndarray]  # name -> f32[seeds, n]
     value: np.ndarray  # f32[T + 1, seeds * n], $
-    actions: np.ndarray  # i64[A]
-    taker: np.ndarray  # f32[T], contracts per episode and step
-    maker: np.ndarray  # f32[T]
+    actions: np.ndarray  # i64[A], how often each was chosen
+    taker: float  # contracts per episode
+    maker: float  # contracts per episode
 
     def summary(self) -> dict[str, dict[str, float]]:
         """Mean over windows with a bootstrap 95% interval, per metric."""
@@ -147,44 +146,42 @@ def evaluate(
     outcomes = []
     for name in policies:
         repeats = 1 if name in REPEATABLE else seeds
-        played = [
-            _play_all(env, network, weights, env_params, windows, POLICIES.index(name), seed) for seed in range(repeats)
-        ]
-        outcomes.append(_outcome(name, played, env_params))
+        played = _play_all(env, network, weights, env_params, windows, POLICIES.index(name), repeats)
+        outcomes.append(_outcome(name, *played, repeats, float(env_params.initial_cash) / DOLLAR))
     return outcomes
 
 
 def _play_all(
-    env: Any, network: ActorCritic, weights: Any, env_params: Any, windows: Windows, policy: int, seed: int
-) -> Record:
-    """Play all windows, in equal chunks so that one program serves every chunk."""
+    env: Any, network: ActorCritic, weights: Any, env_params: Any, windows: Windows, policy: int, seeds: int
+) -> tuple[Record, np.ndarray]:
+    """Play all n windows with every seed, [T, seeds * n], in equal chunks so that one program serves every chunk.
+
+    Returns:
+        what happened, and i64[A]: how often each action was chosen, over all used slots.
+    """
     total = len(windows.start_ms)
     chunks = -(-total // CHUNK)
     size = -(-total // chunks)
-    length = int(env_params.episode_length)
-    parts = []
-    for chunk in range(chunks):
-        chosen = np.minimum(np.arange(chunk * size, (chunk + 1) * size), total - 1)
-        valid = np.arange(chunk * size, (chunk + 1) * size) < total
-        key = jax.random.fold_in(jax.random.key(seed), chunk)
-        record = play(
-            env,
-            network,
-            length,
-            weights,
-            env_params,
-            windows.markets[chosen],
-            windows.start_ms[chosen],
-            valid,
-            policy,
-            key,
-        )
-        parts.append(jax.tree.map(np.asarray, record))
-    joined = {
-        name: np.concatenate([getattr(part, name) for part in parts], axis=1)[:, :total]
-        for name in ("value", "lived", "trades", "taker", "maker", "fees")
-    }
-    return Record(**joined, actions=sum(part.actions for part in parts))
+    parts, actions = [], np.zeros(env.num_actions, np.int64)
+    for seed in range(seeds):
+        for begin in range(0, total, size):
+            episodes = np.minimum(np.arange(begin, begin + size), total - 1)
+            valid = np.arange(begin, begin + size) < total
+            record, chosen = play(
+                env,
+                network,
+                int(env_params.episode_length),
+                weights,
+                env_params,
+                windows.markets[episodes],
+                windows.start_ms[episodes],
+                valid,
+                policy,
+                jax.random.fold_in(jax.random.key(seed), begin),
+            )
+            parts.append(jax.tree.map(lambda x, valid=valid: np.asarray(x)[:, valid], record))
+            actions += np.asarray(chosen)
+    return jax.tree.map(lambda *x: np.concatenate(x, axis=1), *parts), actions
 
 
 @partial(jax.jit, static_argnames=("env", "network", "length"))
@@ -199,7 +196,7 @@ def play(
     valid: jax.Array,
     policy: jax.Array,
     key: jax.Array,
-) -> Record:
+) -> tuple[Record, jax.Array]:
     """Play N episodes side by side, each to its own end.
 
     Args:
@@ -213,13 +210,16 @@ def play(
         valid: bool[N], False for episodes that only fill the chunk.
         policy: i32[], position in POLICIES.
         key: consumed.
+
+    Returns:
+        what happened, and i32[A]: how often each action was chosen in valid episodes, over all used slots.
     """
 
     def agent(key: jax.Array, observation: Any) -> jax.Array:
-        return jax.random.categorical(key, network.apply(weights, observation)[0])
+        return jax.random.categorical(key, forward(network, weights, observation)[0])
 
     def greedy(key: jax.Array, observation: Any) -> jax.Array:
-        return jnp.argmax(network.apply(weights, observation)[0], axis=-1)
+        return jnp.argmax(forward(network, weights, observation)[0], axis=-1)
 
     def masked(rule: Any) -> Any:
         return lambda key, observation: rule(key, observation.action_mask)
@@ -227,13 +227,13 @@ def play(
     choices = [agent, greedy, masked(random_legal), masked(hold), masked(always_take)]
 
     def step(carry: tuple[Any, ...], key: jax.Array) -> tuple[tuple[Any, ...], Record]:
-        state, value, alive = carry
+        state, value, alive, chosen = carry
         observation = jax.vmap(env.observation, (0, None))(state, env_params)
         action = jax.lax.switch(policy, [_as_int32(choice) for choice in choices], key, observation)
         after, _, terminated, truncated, info = jax.vmap(env.transition, (0, 0, None))(state, action, env_params)
         value = jnp.where(alive, info["portfolio_value"], value)
         used = jnp.any(observation.market != 0, axis=-1) & alive[:, None] & valid[:, None]
-        counted = jax.nn.one_hot(action, env.num_actions, dtype=jnp.int32) * used[..., None, None]
+        chosen += jnp.sum(jax.nn.one_hot(action, env.num_actions, dtype=jnp.int32) * used[..., None, None], (0, 1, 2))
 
         def living(x: jax.Array) -> jax.Array:
             return jnp.where(alive, x, 0)
@@ -245,42 +245,30 @@ def play(
             taker=living(info["taker_contracts"]),
             maker=living(info["maker_contracts"]),
             fees=living(info["fees"]),
-            actions=jnp.sum(counted, axis=(0, 1, 2)),
         )
-        return (after, value, alive & ~(terminated | truncated)), record
+        return (after, value, alive & ~(terminated | truncated), chosen), record
 
     _, states = jax.vmap(env.start, (None, 0, 0))(env_params, markets, start_ms)
     count = markets.shape[0]
-    start = (states, jnp.zeros(count), jnp.ones(count, bool))
-    return jax.lax.scan(step, start, jax.random.split(key, length))[1]
+    start = (states, jnp.zeros(count), jnp.ones(count, bool), jnp.zeros(env.num_actions, jnp.int32))
+    (_, _, _, chosen), record = jax.lax.scan(step, start, jax.random.split(key, length))
+    return record, chosen
 
 
 def _as_int32(choice: Any) -> Any:
     return lambda key, observation: choice(key, observation).astype(jnp.int32)
 
 
-def _outcome(policy: str, played: list[Record], env_params: Any) -> Outcome:
-    capital = float(env_params.initial_cash) / 10_000
-    metrics: list[dict[str, np.ndarray]] = []
-    values = []
-    for record in played:
-        value = np.concatenate([np.full((1, record.value.shape[1]), capital, np.float32), record.value])
-        values.append(value)
-        metrics.append(
-            {
-                name: np.asarray(x)
-                for name, x in episode_metrics(
-                    value, record.lived, record.trades, record.taker, record.maker, record.fees
-                ).items()
-            }
-        )
+def _outcome(policy: str, record: Record, actions: np.ndarray, seeds: int, capital: float) -> Outcome:
+    value = jnp.concatenate([jnp.full((1, record.value.shape[1]), capital), record.value])
+    figures = episode_metrics(value, record.lived, record.trades, record.taker, record.maker, record.fees)
     return Outcome(
         policy=policy,
-        metrics={name: np.stack([m[name] for m in metrics]) for name in metrics[0]},
-        value=np.concatenate(values, axis=1),
-        actions=sum(np.asarray(r.actions, np.int64).sum(axis=0) for r in played),
-        taker=np.mean([np.asarray(r.taker).mean(axis=1) for r in played], axis=0),
-        maker=np.mean([np.asarray(r.maker).mean(axis=1) for r in played], axis=0),
+        metrics={name: np.asarray(x).reshape(seeds, -1) for name, x in figures.items()},
+        value=np.asarray(value),
+        actions=actions,
+        taker=float(record.taker.sum(axis=0).mean()),
+        maker=float(record.maker.sum(axis=0).mean()),
     )
 
 

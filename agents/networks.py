@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +46,12 @@ class ActorCritic(nn.Module):
 
     def _dense(self, units: int, name: str, scale: float = 2**0.5) -> nn.Dense:
         return nn.Dense(units, kernel_init=nn.initializers.orthogonal(scale), name=name)
+
+
+def forward(network: ActorCritic, weights: Any, observation: Any) -> tuple[jax.Array, jax.Array]:
+    """Apply the network: logits f32[.., M, O, A] and value f32[..]."""
+    logits, value = cast(tuple[jax.Array, jax.Array], network.apply(weights, observation))
+    return logits, value
 
 
 def sample_actions(key: jax.Array, logits: jax.Array) -> tuple[jax.Array, jax.Array]:

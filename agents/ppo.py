@@ -7,16 +7,19 @@ Hyper-parameters are leaves, so changing or vmapping them compiles nothing anew;
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
-from agents.networks import ActorCritic, entropy, log_probability, sample_actions
+from agents.networks import ActorCritic, entropy, forward, log_probability, sample_actions
 
+ENVS = "envs"  # the mesh axis over which environments are divided
 Metrics = dict[str, jax.Array]  # name -> f32[]
 
 
@@ -117,18 +120,35 @@ def init_learner(env: Any, network: ActorCritic, layout: Layout, key: jax.Array,
     )
 
 
+def learner_sharding(mesh: Mesh) -> Any:
+    """Say how the parts of a `Learner` lie on devices: environments are divided among them, the rest is on each."""
+    whole, divided = NamedSharding(mesh, P()), NamedSharding(mesh, P(ENVS))
+    parts: list[Any] = [whole, whole, divided, divided, divided, whole, whole, whole]
+    return Learner(*parts)
+
+
 def make_update(
-    env: Any, network: ActorCritic, layout: Layout
+    env: Any, network: ActorCritic, layout: Layout, mesh: Mesh
 ) -> Callable[[Learner, HyperParameters, Any], tuple[Learner, Metrics]]:
     """Build the training step: one rollout of T steps in E environments, then epochs of minibatch updates.
+
+    Every device of the mesh (one axis, ENVS) plays its part of the environments and shuffles minibatches among them; only
+    gradients and figures are averaged over devices.
 
     With `layout.final_slot` every environment has one place for the state in which an episode was truncated; it is
     evaluated once, after the rollout. That is right while no environment is truncated twice in one rollout, which
     episodes no shorter than the rollout guarantee; the metric `lost_truncations` counts violations.
     """
+    if layout.num_envs % (mesh.size * layout.minibatches):
+        raise ValueError(
+            f"num_envs {layout.num_envs} must be a multiple of minibatches {layout.minibatches} x {mesh.size} devices"
+        )
+    part = replace(layout, num_envs=layout.num_envs // mesh.size)
 
     def update(learner: Learner, hyper: HyperParameters, env_params: Any) -> tuple[Learner, Metrics]:
-        learner, rollout, next_value = collect(env, network, layout, learner, env_params)
+        key, here = jax.random.split(learner.key)
+        act_key, shuffle_key = jax.random.split(jax.random.fold_in(here, jax.lax.axis_index(ENVS)))
+        learner, rollout, next_value = collect(env, network, part, learner, env_params, act_key)
         done = rollout.terminated | rollout.truncated
         learner = _measure_rewards(learner, rollout.reward, done, hyper.discount)
         reward = rollout.reward / jnp.maximum(jnp.sqrt(learner.return_power), 1e-6)
@@ -136,18 +156,18 @@ def make_update(
             reward, rollout.value, next_value, rollout.terminated, done, hyper.discount, hyper.gae_lambda
         )
         target = advantage + rollout.value
-        learner, losses = improve(network, layout, learner, hyper, rollout, advantage, target)
-        summary = _summarise(rollout, target, layout)
-        losses["finite_weights"] = _all_finite(learner.weights)
-        return learner.replace(updates=learner.updates + 1), summary | losses
+        learner, losses = improve(network, part, learner, hyper, rollout, advantage, target, shuffle_key)
+        figures = jax.lax.pmean(losses | _summarise(rollout, target, part), ENVS)
+        return replace(learner, key=key, updates=learner.updates + 1), figures
 
-    return update
+    specs = jax.tree.map(lambda sharding: sharding.spec, learner_sharding(mesh))
+    return jax.shard_map(update, mesh=mesh, in_specs=(specs, P(), P()), out_specs=(specs, P()), check_vma=False)
 
 
 def collect(
-    env: Any, network: ActorCritic, layout: Layout, learner: Learner, env_params: Any
+    env: Any, network: ActorCritic, layout: Layout, learner: Learner, env_params: Any, key: jax.Array
 ) -> tuple[Learner, Rollout, jax.Array]:
-    """Act for T steps in E environments.
+    """Act for T steps in E environments; the key is consumed.
 
     Returns:
         the learner with its environments advanced, the rollout, and f32[T, E]: the value of the observation that
@@ -160,16 +180,19 @@ def collect(
     def act(carry: tuple[Any, ...], keys: tuple[jax.Array, jax.Array]) -> tuple[tuple[Any, ...], Rollout]:
         states, finals, episode_return = carry
         observation = observe(states, env_params)
-        logits, value = network.apply(learner.weights, observation)
+        logits, value = forward(network, learner.weights, observation)
         action, log_prob = sample_actions(keys[0], logits)
-        states, reward, terminated, truncated, info = transition(states, action, env_params)
+        # the barrier keeps the compiler from computing parts of the step twice, once for each of its uses
+        states, reward, terminated, truncated, info = jax.lax.optimization_barrier(
+            transition(states, action, env_params)
+        )
         done = terminated | truncated
         episode_return = episode_return + reward
         final_value = jnp.zeros_like(value)
         if layout.final_slot:
             finals = _select(truncated, states, finals)
         else:
-            final_value = network.apply(learner.weights, observe(states, env_params))[1]
+            final_value = forward(network, learner.weights, observe(states, env_params))[1]
         step = Rollout(
             observation=observation,
             action=action,
@@ -187,19 +210,19 @@ def collect(
         states = _select(done, restart(jax.random.split(keys[1], layout.num_envs), env_params), states)
         return (states, finals, jnp.where(done, 0.0, episode_return)), step
 
-    key, act_key, reset_key = jax.random.split(learner.key, 3)
+    act_key, reset_key = jax.random.split(key)
     keys = (jax.random.split(act_key, layout.rollout_length), jax.random.split(reset_key, layout.rollout_length))
     begin = (learner.env_states, learner.env_states, learner.episode_return)
     (states, finals, episode_return), rollout = jax.lax.scan(act, begin, keys)
 
     if layout.final_slot:
         both = jax.tree.map(lambda *x: jnp.concatenate(x), states, finals)  # observed together: one program to compile
-        last_value, final_value = jnp.split(network.apply(learner.weights, observe(both, env_params))[1], 2)
+        last_value, final_value = jnp.split(forward(network, learner.weights, observe(both, env_params))[1], 2)
         following = jnp.concatenate([rollout.value[1:], last_value[None]])
         next_value = jnp.where(rollout.truncated, final_value, following)
     else:
         next_value = rollout.final_value
-    return learner.replace(env_states=states, episode_return=episode_return, key=key), rollout, next_value
+    return replace(learner, env_states=states, episode_return=episode_return), rollout, next_value
 
 
 def advantages(
@@ -250,11 +273,12 @@ def improve(
     rollout: Rollout,
     advantage: jax.Array,
     target: jax.Array,
+    key: jax.Array,
 ) -> tuple[Learner, Metrics]:
     """Take `epochs * minibatches` steps of Adam on the clipped objective; the metrics are means over them.
 
     Minibatches are parts of the shuffled environment axis: whole columns are moved, which is cheaper than shuffling
-    single steps.
+    single steps. The key is consumed. Runs under a mesh axis ENVS.
     """
     remaining = 1.0 - learner.updates / jnp.maximum(hyper.anneal_updates, 1.0)
     rate = hyper.learning_rate * jnp.where(hyper.anneal_updates > 0, jnp.maximum(remaining, 0.0), 1.0)
@@ -263,11 +287,12 @@ def improve(
     def minibatch(carry: tuple[Any, Any], batch: tuple[Any, ...]) -> tuple[tuple[Any, Any], Metrics]:
         weights, optimizer = carry
         gradient, metrics = jax.grad(_loss, has_aux=True)(weights, network, hyper, *batch)
+        gradient = jax.lax.pmean(gradient, ENVS)
         norm = optax.global_norm(gradient)
         scale = jnp.minimum(1.0, hyper.max_grad_norm / jnp.maximum(norm, 1e-12))
         gradient = jax.tree.map(lambda g: g * scale, gradient)
         change, optimizer = _adam().update(gradient, optimizer)
-        weights = jax.tree.map(lambda w, c: w - rate * c, weights, change)
+        weights = optax.apply_updates(weights, jax.tree.map(lambda c: -rate * c, change))
         return (weights, optimizer), metrics | {"gradient_norm": norm, "finite_gradient": _all_finite(gradient)}
 
     def epoch(carry: tuple[Any, Any], key: jax.Array) -> tuple[tuple[Any, Any], Metrics]:
@@ -278,11 +303,11 @@ def improve(
 
         return jax.lax.scan(take, carry, order)
 
-    key, shuffle_key = jax.random.split(learner.key)
     start = (learner.weights, learner.optimizer)
-    (weights, optimizer), metrics = jax.lax.scan(epoch, start, jax.random.split(shuffle_key, layout.epochs))
+    (weights, optimizer), metrics = jax.lax.scan(epoch, start, jax.random.split(key, layout.epochs))
     metrics = {name: jnp.mean(x) for name, x in metrics.items()} | {"learning_rate": rate}
-    return learner.replace(weights=weights, optimizer=optimizer, key=key), metrics
+    metrics["finite_weights"] = _all_finite(weights)
+    return replace(learner, weights=weights, optimizer=optimizer), metrics
 
 
 def _loss(
@@ -295,7 +320,7 @@ def _loss(
     advantage: jax.Array,
     target: jax.Array,
 ) -> tuple[jax.Array, Metrics]:
-    logits, value = network.apply(weights, observation)
+    logits, value = forward(network, weights, observation)
     log_ratio = log_probability(logits, action) - old_log_prob
     ratio = jnp.exp(log_ratio)
     advantage = (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
@@ -326,24 +351,28 @@ def _measure_rewards(learner: Learner, reward: jax.Array, done: jax.Array, disco
 
     discounted_return, power = jax.lax.scan(forwards, learner.discounted_return, (reward, done))
     weight = jnp.maximum(1.0 / (learner.updates + 1), 0.01)
-    return_power = learner.return_power + weight * (jnp.mean(power) - learner.return_power)
-    return learner.replace(discounted_return=discounted_return, return_power=return_power)
+    return_power = learner.return_power + weight * (jax.lax.pmean(jnp.mean(power), ENVS) - learner.return_power)
+    return replace(learner, discounted_return=discounted_return, return_power=return_power)
 
 
 def _summarise(rollout: Rollout, target: jax.Array, layout: Layout) -> Metrics:
-    """Figures of a rollout; those of finished episodes are sums, to be divided by `episodes` where it is not 0."""
+    """Figures of a rollout. Those that count or sum over ended episodes are per environment, so that devices average."""
     done = rollout.terminated | rollout.truncated
-    lost = jnp.maximum(jnp.sum(rollout.truncated, axis=0) - 1, 0)
+    lost = jnp.maximum(jnp.sum(rollout.truncated, axis=0) - 1, 0) * layout.final_slot
+
+    def per_env(x: jax.Array) -> jax.Array:
+        return jnp.sum(x) / layout.num_envs
+
     return {
         "reward": jnp.mean(rollout.reward),
         "trades_per_step": jnp.mean(rollout.trades),
         "fees_per_step": jnp.mean(rollout.fees),
-        "episodes": jnp.sum(done),
-        "terminations": jnp.sum(rollout.terminated),
-        "episode_return_sum": jnp.sum(jnp.where(done, rollout.episode_return, 0.0)),
-        "final_value_sum": jnp.sum(jnp.where(done, rollout.portfolio_value, 0.0)),
+        "episodes": per_env(done),
+        "terminations": per_env(rollout.terminated),
+        "episode_return": per_env(jnp.where(done, rollout.episode_return, 0.0)),
+        "final_value": per_env(jnp.where(done, rollout.portfolio_value, 0.0)),
         "explained_variance": 1 - jnp.var(target - rollout.value) / jnp.maximum(jnp.var(target), 1e-12),
-        "lost_truncations": jnp.sum(lost) if layout.final_slot else jnp.int32(0),
+        "lost_truncations": per_env(lost),
         "finite_observation": _all_finite((rollout.observation.market, rollout.observation.portfolio)),
         "finite_reward": _all_finite(rollout.reward),
         "finite_value": _all_finite(rollout.value),
@@ -355,7 +384,8 @@ def _adam() -> optax.GradientTransformation:
 
 
 def _all_finite(tree: Any) -> jax.Array:
-    return jnp.array([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]).all()
+    """Give 1 if every number is finite, else 0: the mean over minibatches and devices is 1 only if all are."""
+    return jnp.array([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]).all().astype(jnp.float32)
 
 
 def _select(chosen: jax.Array, yes: Any, no: Any) -> Any:

@@ -242,7 +242,7 @@ def _action_plot(outcomes: Sequence[Outcome], order_sizes: Sequence[int]) -> str
 def _fill_plot(outcomes: Sequence[Outcome]) -> str:
     figure, axis = _axes("contracts per episode", height=2.8)
     places = np.arange(len(outcomes))
-    taker, maker = (np.array([getattr(o, kind).sum() for o in outcomes]) for kind in ("taker", "maker"))
+    taker, maker = [o.taker for o in outcomes], [o.maker for o in outcomes]
     axis.bar(places, taker, 0.6, color="#33658a", label="taken from the book")
     axis.bar(places, maker, 0.6, bottom=taker, color="#f6ae2d", label="got by resting orders")
     axis.set_xticks(places, [o.policy for o in outcomes])

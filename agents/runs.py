@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -89,6 +90,8 @@ class TrainConfig:
     """Updates between checkpoints."""
     keep_checkpoints: int = 3
     """Checkpoints kept, the newest ones."""
+    devices: int = 0
+    """Devices to divide the parallel episodes among; 0 takes all."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -135,19 +138,19 @@ class RunFolder:
 
     def save(self, learner: Learner) -> None:
         """Write a checkpoint and wait for it: the next update reuses the learner's memory."""
-        rest = learner.replace(weights=None)
+        rest = replace(learner, weights=None)
         items = ocp.args.Composite(weights=ocp.args.StandardSave(learner.weights), rest=ocp.args.StandardSave(rest))
         self.checkpoints().save(int(learner.updates), args=items)
         self.checkpoints().wait_until_finished()
 
     def restore(self, template: Learner) -> Learner:
         """Read the newest checkpoint into the shapes of `template`, a learner or its shapes."""
-        rest = template.replace(weights=None)
+        rest = replace(template, weights=None)
         items = ocp.args.Composite(
             weights=ocp.args.StandardRestore(template.weights), rest=ocp.args.StandardRestore(rest)
         )
         restored = self.checkpoints().restore(self._newest(), args=items)
-        return restored["rest"].replace(weights=restored["weights"])
+        return replace(restored["rest"], weights=restored["weights"])
 
     def restore_weights(self) -> Any:
         """Read the newest checkpoint's network weights."""
@@ -195,7 +198,7 @@ def hyper_parameters(config: TrainConfig) -> HyperParameters:
     """Make the algorithm's numbers from a configuration."""
     names = {f.name for f in fields(HyperParameters)} & {f.name for f in fields(TrainConfig)}
     values = {name: getattr(config, name) for name in names} | {"anneal_updates": config.updates}
-    return HyperParameters(**{name: np.float32(value) for name, value in values.items()})
+    return HyperParameters(**{name: jnp.float32(value) for name, value in values.items()})
 
 
 def describe_data(tape: Tape, index: Any) -> dict[str, Any]:

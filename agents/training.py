@@ -12,19 +12,21 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import chex
 import jax
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
 
 from agents.evaluation import Windows, all_windows, evaluate
 from agents.networks import ActorCritic
-from agents.ppo import Layout, init_learner, make_update
+from agents.ppo import ENVS, Layout, Learner, init_learner, learner_sharding, make_update
 from agents.runs import RunFolder, TrainConfig, describe_data, hyper_parameters, make_environment, remember_settings
 from kalshi_jax import EnvParams
 from loaders import SessionConfig, load_tape
@@ -101,17 +103,19 @@ def fit(
     console: Console,
 ) -> RunResult:
     """Train in a folder whose configuration is written: the loop, its checkpoints, its metrics."""
-    hyper = hyper_parameters(config)
     started = time.perf_counter()
-    begin = jax.jit(lambda key, params: init_learner(env, network, layout, key, params))
-    key = jax.random.key(config.seed)
-    template = jax.eval_shape(begin, key, params)
+    mesh = Mesh(np.array(jax.devices()[: config.devices or None]), ENVS)
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    here, params = params, jax.device_put(params, everywhere)
+    hyper = jax.device_put(hyper_parameters(config), everywhere)
+    begin = jax.jit(partial(init_learner, env, network, layout), out_shardings=learner_sharding(mesh))
     resumed = config.resume and folder.checkpoints().latest_step() is not None
-    learner = folder.restore(template) if resumed else begin(key, params)
+    key = jax.random.key(config.seed)
+    learner = folder.restore(_template(begin, key, params, mesh)) if resumed else begin(key, params)
     done = int(learner.updates)
     if folder.metrics_file.exists():
         folder.forget_after(done)
-    update = jax.jit(chex.assert_max_traces(make_update(env, network, layout), n=1), donate_argnums=0)
+    update = jax.jit(chex.assert_max_traces(make_update(env, network, layout, mesh), n=1), donate_argnums=0)
     compiled = update.lower(learner, hyper, params).compile()
     compile_seconds = time.perf_counter() - started
     console.print(f"Compiled in {compile_seconds:.1f} s" + (f"; resuming after update {done}" if resumed else ""))
@@ -120,7 +124,8 @@ def fit(
     with _Journal(folder, console, config, done) as journal, _stop_requests() as stopping:
 
         def judge() -> None:
-            outcome = evaluate(env, network, learner.weights, params, windows, policies=("agent",), seeds=1)[0]
+            weights = jax.device_get(learner.weights)
+            outcome = evaluate(env, network, weights, here, windows, policies=("agent",), seeds=1)[0]
             journal.evaluation(done, done * layout.steps, outcome.summary())
 
         if done == 0:
@@ -153,6 +158,15 @@ def fit(
         first_evaluation=evaluations[0]["metrics"],
         last_evaluation=evaluations[-1]["metrics"],
     )
+
+
+def _template(begin: Any, key: jax.Array, params: Any, mesh: Mesh) -> Learner:
+    """Give the shapes of a learner and where its parts lie, for a checkpoint to be read into."""
+
+    def place(sharding: NamedSharding, part: Any) -> Any:
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), part)
+
+    return jax.tree.map(place, learner_sharding(mesh), jax.eval_shape(begin, key, params))
 
 
 class _Journal:
@@ -216,15 +230,12 @@ def _check(figures: dict[str, float], update: int) -> None:
                 f"{figures['gradient_norm']}); the last checkpoint is from before: look at its metrics, or resume with "
                 "a lower --learning-rate in a new run"
             )
-    if lost := figures.pop("lost_truncations"):
-        raise ValueError(
-            f"update {update}: {lost:.0f} episodes were shorter than the rollout: choose a smaller --rollout-length"
-        )
-    episodes = figures["episodes"]
+    if figures.pop("lost_truncations"):
+        raise ValueError(f"update {update}: episodes were shorter than the rollout: choose a smaller --rollout-length")
     for name in ("episode_return", "final_value"):
-        total = figures.pop(f"{name}_sum")
-        if episodes:
-            figures[name] = total / episodes
+        total = figures.pop(name)
+        if figures["episodes"]:
+            figures[name] = total / figures["episodes"]
 
 
 @contextmanager
@@ -237,7 +248,7 @@ def _stop_requests() -> Iterator[Callable[[], bool]]:
         signal.signal(number, before[number])
 
     before: dict[int, Any] = {}
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (int(signal.SIGINT), int(signal.SIGTERM)):
         before[number] = signal.signal(number, ask)
     try:
         yield lambda: bool(asked)

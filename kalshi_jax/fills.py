@@ -43,9 +43,9 @@ def walk_book(
     """
     side = taking_side(direction)
     price = tape.price[row, side].astype(jnp.int32)  # [M, K]
-    stamp = tape.stamp[row, side].astype(jnp.int32)
-    level = jnp.where(side[:, None] == YES, price, -price)
-    known, gone = _recall(taken, level, stamp)
+    stamp = tape.stamp[row, side].astype(jnp.int32) & 0xFFFF
+    level = jnp.where(side[:, None] == YES, price, -price) << 16 | stamp
+    known, gone = _recall(taken, level)
     offered = jnp.maximum(tape.size[row, side] - gone, 0)
     before = jnp.cumsum(offered, axis=-1) - offered
     take = jnp.clip(contracts[:, None] - before, 0, offered)
@@ -62,42 +62,45 @@ def walk_book(
         closing_gross=(take_closing * yes_price).sum(-1),
         fee=order_fee(fees.taker_rate, fees.taker_flat, (take * high).sum(-1), (take * low).sum(-1), filled),
     )
-    return trade, _remember(taken, level, stamp, take, known)
+    return trade, _remember(taken, level, take, known)
 
 
-def _recall(taken: Taken, level: jax.Array, stamp: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Look displayed levels [M, K] up in the memory: bool[M, K] known, i32[M, K] contracts gone since the level's last change.
+def _recall(taken: Taken, level: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Look displayed levels (i32[M, K], as in `Taken`) up in the memory.
 
     One place after the other, like `_remember` one level after the other: XLA makes one pass of that, where a comparison of all
     levels with all places is written out to memory.
+
+    Returns:
+        bool[M, K], the level has a place; i32[M, K], contracts gone since its last change.
     """
     known, gone = jnp.zeros(level.shape, bool), jnp.zeros_like(level)
     for place in range(taken.level.shape[-1]):
-        here = (taken.level[:, place, None] == level) & (level != 0)
-        known |= here
-        gone += jnp.where(here & (taken.stamp[:, place, None] == stamp), taken.contracts[:, place, None], 0)
-    return known, gone
+        there, contracts = taken.level[:, place, None], taken.contracts[:, place, None]
+        known |= there >> 16 == level >> 16
+        gone += jnp.where(there == level, contracts, 0)
+    return known & (level >> 16 != 0), gone
 
 
-def _remember(taken: Taken, level: jax.Array, stamp: jax.Array, take: jax.Array, known: jax.Array) -> Taken:
+def _remember(taken: Taken, level: jax.Array, take: jax.Array, known: jax.Array) -> Taken:
     """Add what was taken per displayed level [M, K] to the ring [M, C]; a level known already keeps its place."""
     places = taken.level.shape[-1]
     fresh = (take > 0) & ~known
     place = (taken.oldest[:, None] + jnp.cumsum(fresh, axis=-1) - fresh) % places
-    new = taken
+    new_level, contracts, overwritten = taken.level, taken.contracts, jnp.zeros(taken.level.shape, bool)
     for k in range(level.shape[-1]):
-        level_k, stamp_k, take_k = level[:, k, None], stamp[:, k, None], take[:, k, None]
-        here = taken.level == level_k
+        level_k, take_k = level[:, k, None], take[:, k, None]
+        here = taken.level >> 16 == level_k >> 16
         write = (take_k > 0) & jnp.where(known[:, k, None], here, jnp.arange(places) == place[:, k, None])
-        carried = jnp.where(here & (taken.stamp == stamp_k), taken.contracts, 0)
-        new = Taken(
-            level=jnp.where(write, level_k, new.level),
-            stamp=jnp.where(write, stamp_k, new.stamp),
-            contracts=jnp.where(write, take_k + carried, new.contracts),
-            oldest=new.oldest,
-            forgotten=new.forgotten + (write & ~here & (taken.level != 0)).sum(-1),
-        )
-    return replace(new, oldest=(taken.oldest + fresh.sum(-1)) % places)
+        new_level = jnp.where(write, level_k, new_level)
+        contracts = jnp.where(write, take_k + jnp.where(taken.level == level_k, taken.contracts, 0), contracts)
+        overwritten |= write & ~here
+    return Taken(
+        level=new_level,
+        contracts=contracts,
+        oldest=(taken.oldest + fresh.sum(-1)) % places,
+        forgotten=taken.forgotten + (overwritten & (taken.level != 0)).sum(-1),
+    )
 
 
 def maker_fee(fees: Fees, price: jax.Array, contracts: jax.Array) -> jax.Array:

@@ -53,8 +53,9 @@ class Orders:
 class Taken:
     """Displayed liquidity that this account has taken and the recording has not refreshed: a ring of C levels per market."""
 
-    level: jax.Array  # i32[M, C], +price for a YES bid, -price for a NO bid, 0 for a free place
-    stamp: jax.Array  # i32[M, C], the level's change count when it was taken from
+    level: (
+        jax.Array
+    )  # i32[M, C], high half: +price of a YES bid, -price of a NO bid, 0 for a free place; low half: its stamp
     contracts: jax.Array  # i32[M, C]
     oldest: jax.Array  # i32[M], the place that the next new level gets
     forgotten: jax.Array  # i32[M], places overwritten while perhaps still in force
@@ -86,4 +87,4 @@ def nothing_taken(markets: int, places: int) -> Taken:
     """Make an empty memory of taken liquidity for `markets` slots and `places` levels each."""
     zero = jnp.zeros((markets, places), jnp.int32)
     none = jnp.zeros((markets,), jnp.int32)
-    return Taken(zero, zero, zero, none, none)
+    return Taken(zero, zero, none, none)

@@ -5,7 +5,7 @@ Tickers, times of day and quality live here, on the host; the device never sees 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -131,11 +131,13 @@ def book_at(tape: Tape, index: TapeIndex, ticker: str, time_ms: int) -> Book:
 
 
 def describe(events: Events, replayed: Replay) -> SessionInfo:
-    """Describe a replayed session; what replay found is added to its report."""
-    report = events.report
-    report.negative_sizes += replayed.negative_sizes
-    report.crossed_inside += replayed.crossed_inside
-    report.crossed_after += replayed.crossed_after
+    """Describe a replayed session; its report is that of the events and what replay found."""
+    report = replace(
+        events.report,
+        negative_sizes=events.report.negative_sizes + replayed.negative_sizes,
+        crossed_inside=replayed.crossed_inside,
+        crossed_after=replayed.crossed_after,
+    )
     times, best = replayed.time_ms, replayed.best.astype(np.int32)
     quoted = (best > 0).all(axis=0)
     used = set(replayed.markets.tolist())

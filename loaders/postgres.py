@@ -39,6 +39,8 @@ CONNECT_S = 8.0  # a server must take a connection within this time
 PROBE_S = 4.0  # a server that is silent for this long is asked whether it still lives, and has as long to answer
 CHUNK_BYTES = 4 << 20  # COPY data held before it is turned into columns
 COPY_HEADER = 19  # bytes: signature, flags, no extension
+_SYNTHETIC = "coalesce(connection_metadata::jsonb ->> 'synthetic', '') = 'true'"
+_SESSION_QUERY = f"SELECT session_id, status::text, environment::text, {_SYNTHETIC} AS synthetic FROM {SESSIONS}"
 T = TypeVar("T")
 
 
@@ -92,18 +94,18 @@ async def stream_postgres(
     """Read sessions one after the other, as `read_postgres` does, for callers that are asynchronous themselves."""
     async with _connection(url) as connection:
         types = await _watch(url, connection, _column_types(connection, url))
-        sessions = await _watch(url, connection, _choose_sessions(connection, url, session_ids))
-        for session in sessions:
+        rows = await _watch(url, connection, _fetch(connection, f"{_SESSION_QUERY} ORDER BY 1", statement_timeout_s))
+        for session in _choose_sessions(rows, url, session_ids):
             yield await _watch(url, connection, _read_session(connection, session, types[DELTAS], statement_timeout_s))
 
 
-def list_sessions(url: str) -> list[SessionRow]:
+def list_sessions(url: str, *, statement_timeout_s: float = 600.0) -> list[SessionRow]:
     """List all sessions of a database in order of id; raises like `read_postgres`."""
     with _event_loop() as run:
-        return run(fetch_sessions(url))
+        return run(fetch_sessions(url, statement_timeout_s=statement_timeout_s))
 
 
-async def fetch_sessions(url: str) -> list[SessionRow]:
+async def fetch_sessions(url: str, *, statement_timeout_s: float = 600.0) -> list[SessionRow]:
     """List all sessions, as `list_sessions` does, for callers that are asynchronous themselves."""
     query = f"""
         SELECT session_id, (extract(epoch FROM started_at) * 1000)::int8 AS started_at_ms,
@@ -117,7 +119,7 @@ async def fetch_sessions(url: str) -> list[SessionRow]:
         ORDER BY session_id"""
     async with _connection(url) as connection:
         await _watch(url, connection, _column_types(connection, url))
-        rows = await _watch(url, connection, connection.fetch(query))
+        rows = await _watch(url, connection, _fetch(connection, query, statement_timeout_s))
         return [SessionRow(**dict(row)) for row in rows]
 
 
@@ -134,8 +136,6 @@ def redact(url: str, text: str | None = None) -> str:
 
 
 # -- the server and what can go wrong with it
-
-_SYNTHETIC = "coalesce(connection_metadata::jsonb ->> 'synthetic', '') = 'true'"
 
 
 @asynccontextmanager
@@ -184,7 +184,7 @@ async def _probe(url: str) -> None:
     try:
         other = await asyncpg.connect(url, timeout=PROBE_S, statement_cache_size=0)
         other.terminate()
-    except (OSError, TimeoutError, asyncpg.PostgresConnectionError):
+    except (OSError, asyncpg.PostgresConnectionError):
         raise PostgresError(f"cannot read {redact(url)}: the server went away in the middle of the load") from None
     except asyncpg.PostgresError:
         return
@@ -229,12 +229,25 @@ async def _column_types(connection: asyncpg.Connection, url: str) -> dict[str, d
     return types
 
 
-async def _choose_sessions(
-    connection: asyncpg.Connection, url: str, session_ids: Sequence[int | str] | None
+async def _begin(connection: asyncpg.Connection, statement_timeout_s: float) -> None:
+    """Begin a transaction that sees one state of the database, cannot change it and is not waited for without end.
+
+    No context manager ends it: if the server goes away, its rollback would fail too and hide the reason.
+    """
+    await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    await connection.execute(f"SET LOCAL statement_timeout = {round(statement_timeout_s * 1000)}")
+
+
+async def _fetch(connection: asyncpg.Connection, query: str, statement_timeout_s: float) -> list[asyncpg.Record]:
+    await _begin(connection, statement_timeout_s)
+    rows = await connection.fetch(query)
+    await connection.execute("COMMIT")
+    return rows
+
+
+def _choose_sessions(
+    rows: list[asyncpg.Record], url: str, session_ids: Sequence[int | str] | None
 ) -> list[asyncpg.Record]:
-    rows = await connection.fetch(
-        f"SELECT session_id, status::text, environment::text, {_SYNTHETIC} AS synthetic FROM {SESSIONS} ORDER BY 1"
-    )
     if session_ids is None:
         return rows
     by_id = {str(row["session_id"]): row for row in rows}
@@ -251,9 +264,7 @@ async def _read_session(
 ) -> Events:
     """Read one session in a transaction of its own, so that both tables are seen in the same state."""
     session_id = session["session_id"]
-    # No context manager: if the server goes away, its rollback would fail too and hide the reason.
-    await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-    await connection.execute(f"SET LOCAL statement_timeout = {round(statement_timeout_s * 1000)}")
+    await _begin(connection, statement_timeout_s)
     snapshots = [
         SnapshotRow(*row)
         async for row in connection.cursor(

@@ -56,9 +56,11 @@ def build_tape(sessions: Iterable[Events], progress: Progress | None = None, tot
     rows = np.cumsum([1, *(len(r.time_ms) for r in replays)])
     entries = np.cumsum([1, *(len(r.entries.level) + _levels(r) for r in replays)])
     arrays = _empty_arrays(int(rows[-1]), int(entries[-1]))
-    for info, replayed, row, entry in zip(infos, replays, rows, entries, strict=False):
-        _write_session(arrays, info, replayed, int(row), int(entry))
-    return _finish(arrays, infos, skipped, np.concatenate([np.diff(r.first_row) for r in replays]))
+    lengths = np.concatenate([np.diff(r.first_row) for r in replays])
+    replays.reverse()
+    for info, row, entry in zip(infos, rows, entries, strict=False):
+        _write_session(arrays, info, replays.pop(), int(row), int(entry))  # free it once it is written
+    return _finish(arrays, infos, skipped, lengths)
 
 
 def select_sessions(tape: Tape, index: TapeIndex, session_ids: Iterable[str]) -> tuple[Tape, TapeIndex]:
@@ -82,7 +84,7 @@ def select_sessions(tape: Tape, index: TapeIndex, session_ids: Iterable[str]) ->
     spans = []  # of entries, each with its last sentinel
     for begin, count in zip(begins, counts, strict=True):
         at = np.flatnonzero((host["entry_row"] >= begin) & (host["entry_row"] < begin + count))
-        spans.append(slice(at[0], at[-1] + 2) if at.size else slice(0, 0))
+        spans.append(slice(int(at[0]), int(at[-1]) + 2) if at.size else slice(0, 0))
     arrays = _empty_arrays(1 + sum(counts), 1 + sum(span.stop - span.start for span in spans))
     row, entry = 1, 1
     for begin, count, span in zip(begins, counts, spans, strict=True):

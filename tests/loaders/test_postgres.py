@@ -326,6 +326,23 @@ def test_a_slow_query_of_a_living_server_is_waited_for(database, monkeypatch):
     assert events.report.deltas > 100
 
 
+def test_a_server_that_refuses_more_connections_is_a_living_one(database, server, monkeypatch):
+    monkeypatch.setattr(postgres, "PROBE_S", 0.1)
+    write_session(database, next(synthetic_events(SMALL)))
+    schema = database.partition("search_path=")[2]
+    execute(
+        server,
+        "CREATE ROLE lonely LOGIN CONNECTION LIMIT 1",
+        f"GRANT USAGE ON SCHEMA {schema} TO lonely",
+        f"GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO lonely",
+        "SELECT 1",
+    )
+    with HeldInTheMiddle(database) as hold:
+        threading.Timer(1.0, hold.stop.set).start()
+        (events,) = read_postgres(database.replace("postgres:@", "lonely:@"))
+    assert events.report.deltas > 100
+
+
 def test_two_hundred_thousand_deltas_of_a_thousand_markets_load_in_time(database):
     rng = np.random.default_rng(0)
     markets, n, t0 = 1_000, 200_000, 1_760_000_000_000

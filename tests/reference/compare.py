@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -47,11 +48,15 @@ class Setting:
     steps: int = 200
     seed: int = 0
     wild: float = 0.05  # share of actions that are any number, legal or not, in range or not
+    remembered_levels: int = 128  # of the fast environment; the oracle forgets none
 
     def fast(self, tape: Tape) -> tuple[MarketAgnosticKalshiEnv, EnvParams]:
         """Make the fast environment and its parameters."""
         env = MarketAgnosticKalshiEnv(
-            max_markets=self.slots, orders_per_market=self.orders_per_market, order_sizes=self.order_sizes
+            max_markets=self.slots,
+            orders_per_market=self.orders_per_market,
+            order_sizes=self.order_sizes,
+            remembered_levels=self.remembered_levels,
         )
         params = env.make_params(
             tape,
@@ -101,6 +106,7 @@ class Tally:
     maker_contracts: int = 0
     refused: int = 0
     resting: int = 0
+    forgotten: int = 0  # taken levels that the fast environment had no place to remember
     ends: dict[str, int] = field(default_factory=lambda: {"terminated": 0, "truncated": 0})
 
 
@@ -133,13 +139,68 @@ def check_rows(source: Source) -> int:
     return checked
 
 
-def pick_episodes(source: Source, setting: Setting) -> Episodes:
-    """Draw sessions, a random choice of their markets in random order, and beginnings: at a change or at any moment."""
+def compare(source: Source, sessions: Sequence[int], setting: Setting) -> Tally:
+    """Run both environments on episodes of these sessions and demand equality.
+
+    Raises:
+        AssertionError: they differ; the message has the first difference, the action and both accounts.
+    """
+    episodes = pick_episodes(source, sessions, setting)
+    actions, history = drive(source, setting, episodes)
+    tally = Tally()
+    for episode in range(setting.episodes):
+        follow(source, setting, episodes, episode, actions[:, episode], history, tally)
+    return tally
+
+
+def follow(
+    source: Source,
+    setting: Setting,
+    episodes: Episodes,
+    episode: int,
+    actions: np.ndarray,
+    history: list[dict[str, np.ndarray]],
+    tally: Tally,
+) -> None:
+    """Replay one episode in the oracle beside what the fast environment did, until it ends."""
+    markets = source.sessions[episodes.session[episode]].markets
+    tickers = [source.tickers[m] if m >= 0 else None for m in episodes.markets[episode]]
+    env = setting.slow()
+    start_ms = int(episodes.start_ms[episode])
+    after = env.start([markets[ticker] if ticker else None for ticker in tickers], start_ms)
+    place = f"{setting}\nepisode {episode}: session {episodes.session[episode]}, markets {tickers}, start {start_ms} ms"
+    tally.episodes += 1
+    for step in range(setting.steps + 1):
+        if step:
+            before, after = after, env.step(actions[step - 1].tolist())
+            tally.steps += 1
+            tally.trades += after["trades"]
+            tally.maker_contracts += after["maker_contracts"]
+            tally.refused += after["refused"]
+            tally.resting += sum(order is not None for slot in after["orders"] for order in slot)
+        fast, slow = as_fast({name: seen[episode] for name, seen in history[step].items()}), as_slow(env, after)
+        for name in slow.keys() & fast.keys() if step == 0 else slow:
+            close = name == "reward" and abs(fast[name] - slow[name]) <= REWARD_TOLERANCE
+            if fast[name] != slow[name] and not close:
+                raise AssertionError(
+                    f"{place}\nstep {step}, now {after['now_ms']} ms, {name}:\n  fast   {fast[name]}\n  oracle {slow[name]}\n"
+                    f"action {actions[step - 1].tolist() if step else None}, taken levels forgotten {fast['forgotten']}\n"
+                    f"oracle before {before if step else None}\noracle after  {after}\nfast after    {fast}"
+                )
+        if step and (after["terminated"] or after["truncated"]):
+            tally.forgotten += sum(fast["forgotten"])
+            tally.ends["terminated"] += after["terminated"]
+            tally.ends["truncated"] += after["truncated"]
+            return
+
+
+def pick_episodes(source: Source, sessions: Sequence[int], setting: Setting) -> Episodes:
+    """Take sessions in turn; draw some of their markets in random order and a beginning: at a change or at any moment."""
     rng = np.random.default_rng(setting.seed)
     first = np.asarray(source.tape.session_first_market)
     picked = []
     for episode in range(setting.episodes):
-        session = episode % len(source.sessions)
+        session = sessions[episode % len(sessions)]
         tickers = list(source.sessions[session].markets)
         chosen = rng.permutation(len(tickers))[: setting.slots]
         markets = np.full(setting.slots, -1, np.int32)
@@ -147,8 +208,8 @@ def pick_episodes(source: Source, setting: Setting) -> Episodes:
         times = source.sessions[session].markets[tickers[chosen[0]]].times
         at_change, any_moment = times[rng.integers(len(times))], int(rng.integers(times[-1] + 1))
         picked.append((session, markets, at_change if rng.random() < 0.5 else any_moment))
-    sessions, slots, starts = zip(*picked, strict=True)
-    return Episodes(np.asarray(sessions), np.asarray(slots), np.asarray(starts, np.int32))
+    of_session, slots, starts = zip(*picked, strict=True)
+    return Episodes(np.asarray(of_session), np.asarray(slots), np.asarray(starts, np.int32))
 
 
 def seen(env: MarketAgnosticKalshiEnv, params: EnvParams, state: Any) -> dict[str, jax.Array]:
@@ -221,56 +282,6 @@ def draw(rng: np.random.Generator, mask: np.ndarray, last: np.ndarray | None, wi
         action = np.where(legal & (rng.random(action.shape) < 0.5), known, action)
     anything = rng.integers(-1, mask.shape[-1] + 2, action.shape)
     return np.where(rng.random(action.shape) < wild, anything, action).astype(np.int32)
-
-
-def compare(source: Source, setting: Setting) -> Tally:
-    """Run both environments and demand equality; raises AssertionError at the first difference of an episode."""
-    episodes = pick_episodes(source, setting)
-    actions, history = drive(source, setting, episodes)
-    tally = Tally()
-    for episode in range(setting.episodes):
-        follow(source, setting, episodes, episode, actions[:, episode], history, tally)
-    return tally
-
-
-def follow(
-    source: Source,
-    setting: Setting,
-    episodes: Episodes,
-    episode: int,
-    actions: np.ndarray,
-    history: list[dict[str, np.ndarray]],
-    tally: Tally,
-) -> None:
-    """Replay one episode in the oracle beside what the fast environment did, until it ends."""
-    markets = source.sessions[episodes.session[episode]].markets
-    tickers = [source.tickers[m] if m >= 0 else None for m in episodes.markets[episode]]
-    env = setting.slow()
-    start_ms = int(episodes.start_ms[episode])
-    after = env.start([markets[ticker] if ticker else None for ticker in tickers], start_ms)
-    place = f"{setting}\nepisode {episode}: session {episodes.session[episode]}, markets {tickers}, start {start_ms} ms"
-    tally.episodes += 1
-    for step in range(setting.steps + 1):
-        if step:
-            before, after = after, env.step(actions[step - 1].tolist())
-            tally.steps += 1
-            tally.trades += after["trades"]
-            tally.maker_contracts += after["maker_contracts"]
-            tally.refused += after["refused"]
-            tally.resting += sum(order is not None for slot in after["orders"] for order in slot)
-        fast, slow = as_fast({name: seen[episode] for name, seen in history[step].items()}), as_slow(env, after)
-        for name in slow.keys() & fast.keys() if step == 0 else slow:
-            close = name == "reward" and abs(fast[name] - slow[name]) <= REWARD_TOLERANCE
-            if fast[name] != slow[name] and not close:
-                raise AssertionError(
-                    f"{place}\nstep {step}, now {after['now_ms']} ms, {name}:\n  fast   {fast[name]}\n  oracle {slow[name]}\n"
-                    f"action {actions[step - 1].tolist() if step else None}, taken levels forgotten {fast['forgotten']}\n"
-                    f"oracle before {before if step else None}\noracle after  {after}\nfast after    {fast}"
-                )
-        if step and (after["terminated"] or after["truncated"]):
-            tally.ends["terminated"] += after["terminated"]
-            tally.ends["truncated"] += after["truncated"]
-            return
 
 
 def as_fast(now: dict[str, np.ndarray]) -> dict[str, Any]:
