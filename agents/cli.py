@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from agents.demo import DemoConfig, run_demo
+from agents.evaluation import dollars
 from agents.report import evaluate_run, print_outcomes
 from agents.runs import TrainConfig, describe_data
 from agents.training import train
@@ -166,8 +167,8 @@ class Train(TrainConfig):
         print(
             f"{result.run}: {result.updates} updates, {result.steps:,} steps, {result.steps_per_second:,.0f} steps/s "
             f"({result.train_seconds:.0f} s of updates, {result.compile_seconds:.0f} s of compiling)\n"
-            f"Return per episode on the training data: ${result.first_evaluation['total_return']['mean']:,.2f} untrained, "
-            f"${result.last_evaluation['total_return']['mean']:,.2f} now"
+            f"Return per episode on the training data: {dollars(result.first_evaluation['total_return']['mean'])} untrained, "
+            f"{dollars(result.last_evaluation['total_return']['mean'])} now"
         )
         if not result.finished:
             print(f"Stopped early: go on with the same command and --out {result.run} --resume")
@@ -223,7 +224,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             prog="kalshi-jax",
             description="Recorded Kalshi order books in, a trained and evaluated trading agent out.",
             args=list(sys.argv[1:] if arguments is None else arguments),
+            config=(tyro.conf.FlagCreatePairsOff,),
         )
+        if getattr(command, "source", None) == ():
+            raise ValueError("no SOURCE: name recordings (a path, several, or a glob in quotes), a URL or a store")
         command.run()
     except EXPECTED as error:
         print(f"kalshi-jax: {' '.join(str(error).split())}", file=sys.stderr)

@@ -272,6 +272,11 @@ def _outcome(policy: str, record: Record, actions: np.ndarray, seeds: int, capit
     )
 
 
+def dollars(amount: float) -> str:
+    """Write an amount of money: -$1,234.50."""
+    return f"{'-' if round(amount, 2) < 0 else ''}${abs(amount):,.2f}"
+
+
 def interval(values: np.ndarray, resamples: int = 2000) -> dict[str, float]:
     """Mean of f32[seeds, n] with its bootstrap 95% interval.
 

@@ -15,7 +15,7 @@ from matplotlib.ticker import StrMethodFormatter
 from rich.console import Console
 from rich.table import Table
 
-from agents.evaluation import METRICS, Outcome, all_windows, evaluate
+from agents.evaluation import METRICS, Outcome, all_windows, dollars, evaluate
 from agents.runs import RunFolder, describe_data, load_run, make_environment, settings_of
 from kalshi_jax import Action
 from loaders import SessionConfig, load_tape
@@ -152,7 +152,10 @@ _FILL_NOTE = (
     "Contracts per episode. Resting orders fill only when the other side of the recording reaches their price: a "
     "cautious rule, so a real account would get some more of them."
 )
-_RETURN_NOTE = "What an episode left in the account, against the starting capital; half of the episodes lie in the box."
+_RETURN_NOTE = (
+    "What an episode left in the account, against the starting capital; half of the episodes lie in the box. The scale "
+    "is even up to $10 and logarithmic beyond."
+)
 _LEARNING_NOTE = (
     "Evaluations on the training recordings during the run (same windows, same seed), and the randomness of the policy."
 )
@@ -205,22 +208,26 @@ def _verdict(outcomes: Sequence[Outcome]) -> str:
     )
     return (
         f"Over {windows} windows with {seeds} seeds each, <b>{html.escape(first.policy)}</b> {doing} "
-        f"<b>${abs(summary['mean']):,.2f}</b> per episode on average, fees and spread included "
-        f"(95% interval ${summary['low']:,.2f} to ${summary['high']:,.2f}). "
+        f"<b>{dollars(abs(summary['mean']))}</b> per episode on average, fees and spread included "
+        f"(95% interval {dollars(summary['low'])} to {dollars(summary['high'])}). "
         + (f"Mean return {html.escape(compared)}." if compared else "")
     )
 
 
 def _value_plot(outcomes: Sequence[Outcome], seconds: float) -> str:
-    figure, axis = _axes("$")
-    for outcome in outcomes:
-        steps = np.arange(len(outcome.value))
-        low, middle, high = np.quantile(outcome.value, [0.1, 0.5, 0.9], axis=1)
-        color = COLORS[outcome.policy]
-        axis.plot(steps, middle, color=color, label=outcome.policy, lw=1.6)
-        axis.fill_between(steps, low, high, color=color, alpha=0.12, lw=0)
-    axis.set_xlabel(f"step ({seconds:g} s)" if seconds else "step (one change of the book)")
-    axis.legend(frameon=False, ncols=len(outcomes), fontsize=9, loc="lower left", bbox_to_anchor=(0, 1))
+    figure = Figure(figsize=(10.5, 4.2), layout="constrained")
+    for place, (title, shown) in enumerate((("all policies", outcomes), ("the agent alone", outcomes[:1])), start=1):
+        axis = _style(figure.add_subplot(1, 2, place), "portfolio value, $")
+        for outcome in shown:
+            steps = np.arange(len(outcome.value))
+            low, middle, high = np.quantile(outcome.value, [0.1, 0.5, 0.9], axis=1)
+            color = COLORS[outcome.policy]
+            axis.plot(steps, middle, color=color, label=outcome.policy, lw=1.6)
+            axis.fill_between(steps, low, high, color=color, alpha=0.15, lw=0)
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel(f"step ({seconds:g} s)" if seconds else "step (one change of the book)")
+        if len(shown) > 1:
+            axis.legend(frameon=False, fontsize=8)
     return _embed(figure, "portfolio value over time, by policy")
 
 
@@ -245,6 +252,9 @@ def _fill_plot(outcomes: Sequence[Outcome]) -> str:
     taker, maker = [o.taker for o in outcomes], [o.maker for o in outcomes]
     axis.bar(places, taker, 0.6, color="#33658a", label="taken from the book")
     axis.bar(places, maker, 0.6, bottom=taker, color="#f6ae2d", label="got by resting orders")
+    for place, outcome in zip(places, outcomes, strict=True):
+        total = outcome.taker + outcome.maker
+        axis.annotate(f"{total:,.0f}", (place, total), ha="center", va="bottom", fontsize=9)
     axis.set_xticks(places, [o.policy for o in outcomes])
     axis.legend(frameon=False, fontsize=9)
     return _embed(figure, "contracts filled per episode, by policy")
@@ -263,6 +273,7 @@ def _return_plot(outcomes: Sequence[Outcome]) -> str:
         place = i + 1 + jitter.uniform(-0.2, 0.2, len(shown))
         axis.scatter(place, shown, s=6, alpha=0.5, color=COLORS[outcome.policy], lw=0)
     axis.axhline(0, color="#1d2433", lw=0.7)
+    axis.set_yscale("symlog", linthresh=10, linscale=2)
     axis.set_xticks(np.arange(len(outcomes)) + 1, [o.policy for o in outcomes])
     return _embed(figure, "distribution of returns per episode, by policy")
 
@@ -305,13 +316,16 @@ def _list(facts: dict[str, str]) -> str:
 
 def _axes(label: str, height: float = 4.0) -> tuple[Figure, Any]:
     figure = Figure(figsize=(10.5, height), layout="constrained")  # not pyplot: it keeps global state
-    axis = figure.add_subplot()
+    return figure, _style(figure.add_subplot(), label)
+
+
+def _style(axis: Any, label: str) -> Any:
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(axis="y", color="#e4e8ef")
     axis.set_axisbelow(True)
     axis.set_ylabel(label)
     axis.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
-    return figure, axis
+    return axis
 
 
 def _embed(figure: Figure, description: str) -> str:

@@ -16,6 +16,7 @@ import orbax.checkpoint as ocp
 from agents.networks import ActorCritic
 from agents.ppo import HyperParameters, Learner
 from kalshi_jax import EnvParams, MarketAgnosticKalshiEnv, Tape
+from loaders.postgres import redact
 
 
 @dataclass(frozen=True)
@@ -225,8 +226,9 @@ def load_run(path: Path) -> tuple[TrainConfig, dict[str, Any]]:
 
 
 def settings_of(config: TrainConfig) -> dict[str, Any]:
-    """Say what a run does, apart from where it lies."""
-    return {f.name: getattr(config, f.name) for f in fields(TrainConfig) if f.name not in ("out", "resume")}
+    """Say what a run does, apart from where it lies; passwords of URLs are left out."""
+    settings = {f.name: getattr(config, f.name) for f in fields(TrainConfig) if f.name not in ("out", "resume")}
+    return settings | {"source": [redact(part) if "://" in part else part for part in config.source]}
 
 
 def remember_settings(folder: RunFolder, config: TrainConfig, data: dict[str, Any]) -> None:

@@ -24,10 +24,18 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
 
-from agents.evaluation import Windows, all_windows, evaluate
+from agents.evaluation import Windows, all_windows, dollars, evaluate
 from agents.networks import ActorCritic
 from agents.ppo import ENVS, Layout, Learner, init_learner, learner_sharding, make_update
-from agents.runs import RunFolder, TrainConfig, describe_data, hyper_parameters, make_environment, remember_settings
+from agents.runs import (
+    RunFolder,
+    TrainConfig,
+    describe_data,
+    hyper_parameters,
+    make_environment,
+    remember_settings,
+    settings_of,
+)
 from kalshi_jax import EnvParams
 from loaders import SessionConfig, load_tape
 
@@ -78,7 +86,7 @@ def train(config: TrainConfig, console: Console | None = None) -> RunResult:
         raise FileExistsError(f"{folder.path} holds a run: go on with it by --resume, or choose another --out")
     if config.resume and not folder.config_file.exists():
         raise FileNotFoundError(f"{folder.path} has no config.json: there is no run to resume; leave out --resume")
-    console.print(f"Loading {', '.join(config.source)}")
+    console.print(f"Loading {', '.join(settings_of(config)['source'])}")
     tape, index = load_tape(list(config.source), SessionConfig(session_pool=config.sessions))
     data = describe_data(tape, index)
     console.print(f"{data['sessions']} sessions, {data['markets']} markets, {data['changes']:,} changes of the book")
@@ -210,9 +218,9 @@ class _Journal:
         self._write({"kind": "evaluation", "update": update, "steps": steps, "metrics": metrics})
         for name, value in metrics.items():
             self._board.add_scalar(f"evaluation/{name}", value["mean"], update)
-        mean, low, high = (metrics["total_return"][x] for x in ("mean", "low", "high"))
+        mean, low, high = (dollars(metrics["total_return"][x]) for x in ("mean", "low", "high"))
         self._console.print(
-            f"Evaluation after {steps:,} steps: return per episode ${mean:,.2f} (95% ${low:,.2f} to ${high:,.2f}), "
+            f"Evaluation after {steps:,} steps: return per episode {mean} (95% {low} to {high}), "
             f"{metrics['trades_per_step']['mean']:.3f} trades per step"
         )
 

@@ -48,7 +48,7 @@ class Setting:
     steps: int = 200
     seed: int = 0
     wild: float = 0.05  # share of actions that are any number, legal or not, in range or not
-    remembered_levels: int = 128  # of the fast environment; the oracle forgets none
+    remembered_levels: int = 64  # of the fast environment; the oracle forgets none
 
     def fast(self, tape: Tape) -> tuple[MarketAgnosticKalshiEnv, EnvParams]:
         """Make the fast environment and its parameters."""
