@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import chex
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -123,7 +122,8 @@ def fit(
     done = int(learner.updates)
     if folder.metrics_file.exists():
         folder.forget_after(done)
-    update = jax.jit(chex.assert_max_traces(make_update(env, network, layout, mesh), n=1), donate_argnums=0)
+    update = jax.jit(make_update(env, network, layout, mesh), donate_argnums=0)
+    # compiled ahead: arguments of another shape or type are an error, never a second compilation
     compiled = update.lower(learner, hyper, params).compile()
     compile_seconds = time.perf_counter() - started
     console.print(f"Compiled in {compile_seconds:.1f} s" + (f"; resuming after update {done}" if resumed else ""))

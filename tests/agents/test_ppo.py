@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from toy import OPTIMUM, Toy, ToyParams
 
-from agents.networks import ActorCritic
-from agents.ppo import HyperParameters, Layout, advantages, collect, init_learner, make_update
+from agents.networks import ActorCritic, forward
+from agents.ppo import ENVS, HyperParameters, Layout, advantages, collect, init_learner, learner_sharding, make_update
 
 ENV = Toy()
 NETWORK = ActorCritic(ENV.num_actions, width=16)
 LAYOUT = Layout(num_envs=32, rollout_length=8, epochs=2, minibatches=2)
+MESH = jax.sharding.Mesh(np.array(jax.devices()[:1]), ENVS)
+start = jax.jit(partial(init_learner, ENV, NETWORK, LAYOUT), out_shardings=learner_sharding(MESH))
 
 
 def slow_advantages(reward, value, next_value, terminated, truncated, discount, gae_lambda):
@@ -45,75 +47,110 @@ def test_advantages_equal_the_slow_reference(ends):
     np.testing.assert_allclose(fast, slow, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("final_slot", [True, False])
-def test_what_follows_a_step_is_valued_in_its_own_episode(final_slot):
+def collected(final_slot, params, learner):
+    layout = replace(LAYOUT, final_slot=final_slot)
+    return jax.jit(partial(collect, ENV, NETWORK, layout))(learner, params, jax.random.key(1))
+
+
+def test_what_follows_a_step_is_valued_in_its_own_episode():
     """Truncated: the final observation's value, not that of the next episode's first one."""
     params = ToyParams(episode_length=9, crash=0.05)
-    layout = replace(LAYOUT, rollout_length=9, final_slot=final_slot)
-    learner = init_learner(ENV, NETWORK, layout, jax.random.key(0), params)
-    _, rollout, next_value = jax.jit(partial(collect, ENV, NETWORK, layout))(learner, params)
+    learner = start(jax.random.key(0), params)
+    _, rollout, next_value = collected(True, params, learner)
     ended = np.asarray(rollout.terminated | rollout.truncated)
     assert np.asarray(rollout.truncated).any()
+    assert np.asarray(rollout.terminated).any()
+
+    @jax.jit
+    def follow(states, action):
+        states, *_ = jax.vmap(ENV.transition, (0, 0, None))(states, action, params)
+        return states, forward(NETWORK, learner.weights, jax.vmap(ENV.observation, (0, None))(states, params))[1]
 
     states = learner.env_states
-    for t in range(layout.rollout_length):
-        states, *_ = jax.vmap(ENV.transition, (0, 0, None))(states, rollout.action[t], params)
-        observation = jax.vmap(ENV.observation, (0, None))(states, params)
-        value = NETWORK.apply(learner.weights, observation)[1]
-        lives = ~ended[: t + 1].any(axis=0) | (ended[t] & ~ended[:t].any(axis=0))  # in its first episode until step t
-        checked = lives & ~np.asarray(rollout.terminated[t])
+    for t in range(LAYOUT.rollout_length):
+        states, value = follow(states, rollout.action[t])  # no reset: right until an environment's first end
+        checked = ~ended[:t].any(axis=0) & ~np.asarray(rollout.terminated[t])
         np.testing.assert_allclose(next_value[t][checked], value[checked], rtol=1e-5, atol=1e-6)
 
 
 def test_both_ways_to_bootstrap_give_the_same_values():
     params = ToyParams(episode_length=9, crash=0.05)
-    learner = init_learner(ENV, NETWORK, LAYOUT, jax.random.key(0), params)
-    results = [collect(ENV, NETWORK, replace(LAYOUT, final_slot=slot), learner, params) for slot in (True, False)]
+    learner = start(jax.random.key(0), params)
+    results = [collected(slot, params, learner) for slot in (True, False)]
     relevant = ~results[0][1].terminated
     np.testing.assert_allclose(results[0][2] * relevant, results[1][2] * relevant, rtol=1e-5, atol=1e-6)
 
 
-def test_episodes_shorter_than_the_rollout_are_counted():
-    params = ToyParams(episode_length=3)
-    learner = init_learner(ENV, NETWORK, LAYOUT, jax.random.key(0), params)
-    update = jax.jit(make_update(ENV, NETWORK, LAYOUT))
-    _, metrics = update(learner, HyperParameters(), params)
-    assert int(metrics["lost_truncations"]) == LAYOUT.num_envs  # 8 steps: ends after 3 and 6, one slot
+@pytest.fixture(scope="module")
+def update():
+    """The training step, compiled once for all tests: hyper-parameters and parameters are arguments."""
+    chex.clear_trace_counter()
+    step = make_update(ENV, NETWORK, LAYOUT, MESH)
+    return jax.jit(chex.assert_max_traces(lambda *arguments: step(*arguments), n=1))
 
 
-def test_ppo_finds_the_optimum_of_the_toy():
-    params = ToyParams(prize=0.003)  # rewards of any size are learned from alike
-    update = jax.jit(chex.assert_max_traces(make_update(ENV, NETWORK, LAYOUT), n=1), donate_argnums=0)
-    learner = init_learner(ENV, NETWORK, LAYOUT, jax.random.key(0), params)
-    hyper = HyperParameters(learning_rate=5e-3, anneal_updates=120.0, entropy_weight=0.003)
+def as_arrays(tree):
+    return jax.tree.map(jnp.float32, tree)
+
+
+def toy_params(**values):
+    params = ToyParams(**values)
+    return replace(as_arrays(params), episode_length=jnp.int32(params.episode_length))
+
+
+def test_episodes_shorter_than_the_rollout_are_counted(update):
+    learner = start(jax.random.key(0), ToyParams())
+    for length, expected in ((8, False), (3, True)):
+        _, figures = update(learner, as_arrays(HyperParameters()), toy_params(episode_length=length))
+        assert (float(figures["lost_truncations"]) > 0) == expected
+
+
+def test_ppo_finds_the_optimum_of_the_toy(update):
+    params = toy_params(prize=0.003)  # rewards of any size are learned from alike
+    learner = start(jax.random.key(0), params)
+    hyper = as_arrays(HyperParameters(learning_rate=5e-3, anneal_updates=120.0, entropy_weight=0.003))
     rewards = []
     for _ in range(120):
-        learner, metrics = update(learner, hyper, params)
-        rewards.append(float(metrics["reward"]) / 0.003 / ENV.max_markets)
+        learner, figures = update(learner, hyper, params)
+        rewards.append(float(figures["reward"]) / 0.003 / ENV.max_markets)
     assert rewards[0] < 0.2
     assert np.mean(rewards[-10:]) > 0.97 * OPTIMUM
-    assert float(metrics["learning_rate"]) == pytest.approx(5e-3 / 120, rel=1e-3)
+    assert float(figures["learning_rate"]) == pytest.approx(5e-3 / 120, rel=1e-3)
+
+
+@pytest.mark.parametrize("broken", ["reward", "weights"])
+def test_figures_that_are_not_finite_are_found(update, broken):
+    params = toy_params(prize=np.nan if broken == "reward" else 1.0)
+    hyper = as_arrays(HyperParameters(learning_rate=np.inf if broken == "weights" else 1e-3))
+    _, figures = update(start(jax.random.key(0), params), hyper, params)
+    finite = {name: float(figures[f"finite_{name}"]) for name in ("observation", "reward", "value", "weights")}
+    assert finite["observation"] == finite["value"] == 1
+    assert finite[broken] < 1
 
 
 def test_hyper_parameters_may_be_vmapped():
-    params = ToyParams()
-    learner = init_learner(ENV, NETWORK, LAYOUT, jax.random.key(0), params)
+    learner = start(jax.random.key(0), ToyParams())
     rates = HyperParameters(learning_rate=jnp.array([0.0, 1e-3]))
     axes = jax.tree.map(lambda x: 0 if jnp.ndim(x) else None, rates)
-    update = jax.jit(jax.vmap(make_update(ENV, NETWORK, LAYOUT), (None, axes, None)))
-    after, _ = update(learner, rates, params)
-    still = jax.tree.map(lambda a, b: bool((a[0] == b).all()), after.weights, learner.weights)
-    moved = jax.tree.map(lambda a, b: bool((a[1] != b).any()), after.weights, learner.weights)
-    assert all(jax.tree.leaves(still))
-    assert any(jax.tree.leaves(moved))
+    many = jax.jit(jax.vmap(make_update(ENV, NETWORK, LAYOUT, MESH), (None, axes, None)))
+    after, _ = many(learner, rates, ToyParams())
+    pairs = list(zip(jax.tree.leaves(after.weights), jax.tree.leaves(learner.weights), strict=True))
+    assert all((new[0] == old).all() for new, old in pairs)
+    assert any((new[1] != old).any() for new, old in pairs)
 
 
 def test_environments_begin_at_different_stages_of_the_episode():
-    params = ToyParams()
-    learner = init_learner(ENV, NETWORK, LAYOUT, jax.random.key(0), params)
+    learner = start(jax.random.key(0), ToyParams())
     assert len(np.unique(learner.env_states.time)) > 5
 
 
 def test_a_layout_that_does_not_divide_is_refused():
     with pytest.raises(ValueError, match="num_envs 10 must be a multiple of minibatches 4"):
         Layout(num_envs=10, minibatches=4)
+    with pytest.raises(ValueError, match="num_envs 3 must be a multiple of minibatches 1 x 2 devices"):
+        make_update(ENV, NETWORK, Layout(num_envs=3, minibatches=1), _Mesh(size=2))
+
+
+class _Mesh:
+    def __init__(self, size):
+        self.size = size

@@ -108,6 +108,7 @@ def test_a_ruined_account_ends_where_the_oracles_does(source):
 @pytest.mark.slow
 def test_five_hundred_episodes_of_a_thousand_steps_equal_the_oracles():
     source = load(recordings(LARGE))
+    assert check_rows(source) > 100_000
     longer = Setting(episodes=125, steps=1000, wild=0.0)
     tallies = [
         compare(source, range(len(source.sessions)), replace(longer, slots=m, decision_interval_ms=ms, maker_rate=rate))

@@ -178,7 +178,7 @@ def follow(
             tally.maker_contracts += after["maker_contracts"]
             tally.refused += after["refused"]
             tally.resting += sum(order is not None for slot in after["orders"] for order in slot)
-        fast, slow = as_fast({name: seen[episode] for name, seen in history[step].items()}), as_slow(env, after)
+        fast, slow = as_fast({name: all_of[episode] for name, all_of in history[step].items()}), as_slow(env, after)
         for name in slow.keys() & fast.keys() if step == 0 else slow:
             close = name == "reward" and abs(fast[name] - slow[name]) <= REWARD_TOLERANCE
             if fast[name] != slow[name] and not close:
@@ -265,7 +265,8 @@ def drive(source: Source, setting: Setting, episodes: Episodes) -> tuple[np.ndar
     env, params = setting.fast(source.tape)
     rng = np.random.default_rng(setting.seed + 1)
     states, now = begin_all(env, params, jnp.asarray(episodes.markets), jnp.asarray(episodes.start_ms))
-    history, actions = [jax.device_get(now)], []
+    history: list[dict[str, np.ndarray]] = [jax.device_get(now)]
+    actions: list[np.ndarray] = []
     for _ in range(setting.steps):
         actions.append(draw(rng, history[-1]["mask"], actions[-1] if actions else None, setting.wild))
         states, now = step_all(env, params, states, jnp.asarray(actions[-1]))

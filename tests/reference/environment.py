@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,13 +74,13 @@ class ReferenceEnv:
     maker_flat: int = 0
     bound: int = 2_000_000_000
 
-    def start(self, markets: list[Market | None], start_ms: int) -> dict[str, Any]:
+    def start(self, markets: Sequence[Market | None], start_ms: int) -> dict[str, Any]:
         """Begin an episode in these market slots (None: unused) at a time; returns what `step` returns."""
-        self.markets = markets
+        self.markets = [market or Market("unused") for market in markets]  # an unused slot has no rows
         self.used = [slot for slot, market in enumerate(markets) if market is not None]
         self.slots = [(k, slot) for k in range(self.orders_per_market) for slot in range(len(markets))]  # booking order
         self.now = start_ms
-        self.rows = [market.row_at(start_ms) if market else -1 for market in markets]
+        self.rows = [market.row_at(start_ms) for market in self.markets]
         self.ledger = Ledger(self.initial_cash, tuple(Position() for _ in markets))
         self.orders: dict[tuple[int, int], Order] = {}  # (order slot, market slot) -> the resting order
         self.taken: list[dict[tuple[Side, int], int]] = [{} for _ in markets]  # contracts taken since the level changed
@@ -103,7 +104,7 @@ class ReferenceEnv:
 
     def decode(self, slot: int, action: int) -> tuple[Primitive, int] | None:
         """The primitive and size that an action number stands for; None is HOLD."""
-        if self.markets[slot] is None or not 1 <= action <= 8 * len(self.order_sizes):
+        if slot not in self.used or not 1 <= action <= 8 * len(self.order_sizes):
             return None
         size, primitive = divmod(action - 1, 8)
         return PRIMITIVES[primitive], self.order_sizes[size]
@@ -269,8 +270,6 @@ class ReferenceEnv:
 
     def mark_of(self, slot: int) -> int:
         """The YES price at which a market's position is valued."""
-        if self.markets[slot] is None:
-            return 0
         bid, ask = self.markets[slot].bid_and_ask(self.rows[slot])
         if self.mark == "mid":
             return (bid + ask) // 2
@@ -287,7 +286,7 @@ class ReferenceEnv:
         for size in self.order_sizes:
             for primitive in PRIMITIVES:
                 side = primitive.takes if primitive.when == "NOW" else primitive.rests
-                if self.markets[slot] is None or not self.shown(slot, side):
+                if not self.shown(slot, side):
                     legal.append(False)
                 elif primitive.verb == "SELL":
                     legal.append(self.holding(slot, primitive.outcome) > 0)

@@ -13,6 +13,11 @@ CENT = 100
 DOLLAR = 10_000
 
 
+def resting(after: dict[str, Any], k: int = 0, slot: int = 0) -> tuple[str, int, int, int] | None:
+    order = after["orders"][slot][k]
+    return order and (order["side"], order["price"], order["remaining"], order["front"])
+
+
 # ------------------------------------------------------------------------------------------------------ orders that take
 
 # YES bids 40 (20), 39 (30); NO bids 50 (5), 49 (8), 48 (100): YES is bid 40, asked 50
@@ -61,6 +66,12 @@ def test_what_was_taken_is_gone_until_its_level_changes():
     assert act(env, BUY_YES)["cost_basis"] == [5 * 5000 + 7 * 5100]  # row at 10 changed neither level
     after = act(env, BUY_YES)  # row at 20 brought level 50 back to 7
     assert after["cost_basis"] == [5 * 5000 + 7 * 5100 + 6 * 5000]
+
+
+def test_what_is_taken_of_one_level_adds_up():
+    frames = [snapshot(0, {40: 1}, {50: 20}), *(delta(10 * i, "yes", 1, 1) for i in range(1, 6))]
+    env = begin(frames, order_sizes=(6,))
+    assert [act(env, BUY_YES)["positions"][0] for _ in range(5)] == [6, 12, 18, 20, 20]
 
 
 def test_what_was_taken_never_counts_below_zero_offers():
@@ -120,6 +131,14 @@ def test_slots_see_what_earlier_ones_did_order_slot_by_order_slot():
     assert env.step([[BUY_YES, BUY_YES]])["positions"] == [10]  # the second finds the level empty
 
 
+def test_flat_fees_are_charged_per_contract_to_takers_and_to_resting_orders():
+    frames = [*BOOK, delta(10, "yes", 40, -20), delta(10, "no", 60, 1), LATER]
+    after = act(begin(frames, order_sizes=(5,), taker_rate=0, taker_flat=70), BUY_YES)
+    assert after["fees_paid"] == [4 * CENT]  # 3.5 cents
+    after = act(begin(frames, order_sizes=(5,), maker_flat=30), BUY_YES + WAIT)
+    assert (after["fees_paid"], after["positions"]) == ([2 * CENT], [5])  # 1.5 cents
+
+
 def test_a_sell_needs_cash_only_for_its_fee():
     env = begin(
         [snapshot(0, {1: 50}, {50: 50}), LATER, delta(2000, "yes", 2, 1)], order_sizes=(1,), initial_cash=5002 + 198
@@ -141,12 +160,17 @@ def test_buying_is_refused_beyond_the_bound_of_the_ledger_and_selling_is_not():
         assert act(env, SELL_YES)["positions"] == [0]
 
 
+def test_the_bound_counts_resting_bids_when_taking():
+    frames = [snapshot(0, {40: 100}, {50: 100}), LATER]
+    cash = 100 * DOLLAR
+    both = cash - 10 * 5000 - 18 * CENT + 20 * DOLLAR
+    for bound, filled in ((both, 10), (both - 1, 0)):
+        env = begin(frames, orders_per_market=2, initial_cash=cash, bound=bound)
+        after = env.step([[BUY_YES + WAIT, BUY_YES]])
+        assert (after["positions"], resting(after)) == ([filled], ("yes", 4000, 10, 100))
+
+
 # ------------------------------------------------------------------------------------------------------ orders that wait
-
-
-def resting(after: dict[str, Any], k: int = 0, slot: int = 0) -> tuple[str, int, int, int] | None:
-    order = after["orders"][slot][k]
-    return order and (order["side"], order["price"], order["remaining"], order["front"])
 
 
 def test_wait_joins_the_best_bid_behind_what_is_displayed():
@@ -160,6 +184,15 @@ def test_wait_to_sell_rests_on_the_opposite_side_up_to_the_holding():
     act(env, BUY_YES)
     after = act(env, 8 + SELL_YES + WAIT)
     assert resting(after) == ("no", 5000, 5, 5)
+
+
+def test_wait_to_sell_reserves_its_fee_alone():
+    frames = [snapshot(0, {40: 20}, {50: 50}), LATER, delta(2000, "yes", 1, 1)]
+    env = begin(frames, initial_cash=10 * 5000 + 18 * CENT + 5 * CENT, maker_rate=175)
+    act(env, BUY_YES)
+    assert env.free_cash() == 5 * CENT
+    assert resting(act(env, SELL_YES + WAIT)) == ("no", 5000, 10, 50)
+    assert env.free_cash() == 0  # 0.0175 * 10 * 0.25 = $0.04375
 
 
 def test_wait_is_refused_on_an_empty_side():
@@ -373,6 +406,12 @@ def test_truncated_by_length_and_by_the_end_of_the_recording():
     assert [act(env, HOLD)["truncated"] for _ in range(4)] == [False, False, False, True]
 
 
+def test_a_recording_ends_with_the_last_row_of_its_last_market():
+    frames = [*BOOK, snapshot(0, {40: 5}, {50: 5}, "B"), delta(9, "yes", 1, 1), LATER]
+    env = begin(frames, ("A", "B"))
+    assert [act(env, HOLD, HOLD)["truncated"] for _ in range(2)] == [False, True]
+
+
 def test_bankrupt_is_terminated():
     frames = [snapshot(0, {40: 20}, {50: 50}), snapshot(10, {}, {99: 50}), LATER]
     env = begin(frames, mark="exit", initial_cash=10 * 5000 + 18 * CENT)
@@ -398,6 +437,7 @@ def test_legal_actions_ask_for_levels_holdings_and_free_cash():
 
 def test_legal_sizes_are_those_that_free_cash_covers():
     env = begin([*BOOK, LATER], order_sizes=(5, 10), initial_cash=10 * 5000 - 1)
+    assert begin([*BOOK, LATER], initial_cash=10 * 5000).legal_actions()[0][BUY_YES]
     legal = env.legal_actions()[0]
     assert [legal[BUY_YES], legal[8 + BUY_YES], legal[8 + BUY_YES + WAIT]] == [True, False, True]
     assert legal[BUY_NO], "5 at 60 cents"
