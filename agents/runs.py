@@ -14,7 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from agents.networks import ActorCritic
-from agents.ppo import HyperParameters, Learner
+from agents.ppo import HyperParameters, Layout, Learner
 from kalshi_jax import EnvParams, MarketAgnosticKalshiEnv, Tape
 from loaders.postgres import redact
 
@@ -106,10 +106,17 @@ class TrainConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
 
+        self.layout  # noqa: B018 - raises where its numbers do not fit
+
+    @property
+    def layout(self) -> Layout:
+        """Sizes of the training step."""
+        return Layout(self.num_envs, self.rollout_length, self.epochs, self.minibatches)
+
     @property
     def updates(self) -> int:
         """Updates of the whole run."""
-        return math.ceil(self.total_steps / (self.num_envs * self.rollout_length))
+        return math.ceil(self.total_steps / self.layout.steps)
 
 
 @dataclass
@@ -170,11 +177,10 @@ class RunFolder:
 
     def forget_after(self, update: int) -> None:
         """Drop metrics of updates that a resumed run will do again, and a line that a kill cut short."""
-        kept = []
-        for line in self.metrics_file.read_text().splitlines(keepends=True):
-            if line.endswith("\n") and json.loads(line)["update"] <= update:
-                kept.append(line)
-        self.metrics_file.write_text("".join(kept))
+        if self.metrics_file.exists():
+            lines = self.metrics_file.read_text().splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["update"] <= update]
+            self.metrics_file.write_text("".join(kept))
 
 
 def make_environment(config: TrainConfig, tape: Tape) -> tuple[MarketAgnosticKalshiEnv, EnvParams, ActorCritic]:

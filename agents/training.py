@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,7 @@ def train(config: TrainConfig, console: Console | None = None) -> RunResult:
     env, params, network = make_environment(config, tape)
     remember_settings(folder, config, data)
     whole = config.rollout_length < shortest_episode(params)
-    layout = Layout(config.num_envs, config.rollout_length, config.epochs, config.minibatches, final_slot=whole)
+    layout = replace(config.layout, final_slot=whole)
     windows = all_windows(
         tape, config.max_markets, config.episode_length, config.decision_interval_ms, config.evaluation_windows
     )
@@ -120,8 +120,7 @@ def fit(
     key = jax.random.key(config.seed)
     learner = folder.restore(_template(begin, key, params, mesh)) if resumed else begin(key, params)
     done = int(learner.updates)
-    if folder.metrics_file.exists():
-        folder.forget_after(done)
+    folder.forget_after(done if resumed else -1)
     update = jax.jit(make_update(env, network, layout, mesh), donate_argnums=0)
     # compiled ahead: arguments of another shape or type are an error, never a second compilation
     compiled = update.lower(learner, hyper, params).compile()

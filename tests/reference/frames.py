@@ -81,7 +81,7 @@ def random_frames(seed: int, tickers: Iterable[str] = ("A",), moments: int = 300
     """
     rng = random.Random(seed)
     tick, unit = (Decimal("0.1"), Decimal("0.01")) if fixed else (Decimal(1), Decimal(1))
-    books: dict[str, dict[str, dict[Decimal, Decimal]]] = {ticker: {"yes": {}, "no": {}} for ticker in tickers}
+    books: dict[str, dict[str, dict[Any, Any]]] = {ticker: {"yes": {}, "no": {}} for ticker in tickers}
     now = 1_700_000_000_000
     frames = []
 

@@ -1,0 +1,177 @@
+"""The command line: results as JSON, errors as one line, and the whole way from a source to a report."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from agents.cli import main
+from agents.commands import parse_time
+
+SOURCE = "synthetic:sessions=2,markets=2,seconds=120"
+SMALL = [
+    "--num-envs=8",
+    "--rollout-length=4",
+    "--minibatches=2",
+    "--episode-length=50",
+    "--evaluation-windows=4",
+    "--width=8",
+]
+
+
+@pytest.fixture
+def call(capsys):
+    """Run a command and return what it printed."""
+
+    def run(*arguments):
+        main([str(argument) for argument in arguments])
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
+def failure(capsys):
+    """Run a command that must fail and return the line that says why."""
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as stop:
+            main([str(argument) for argument in arguments])
+        assert stop.value.code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        return line
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A short run through the command line."""
+    path = tmp_path_factory.mktemp("runs") / "run"
+    main(["train", SOURCE, "--out", str(path), "--total_steps", "1_00", *SMALL])
+    return path
+
+
+def test_sessions_are_listed(call):
+    sessions = json.loads(call("sessions", SOURCE, "--json"))
+    assert [len(session["tickers"]) for session in sessions] == [2, 2]
+    assert all(session["synthetic"] and session["report"]["deltas"] > 0 for session in sessions)
+    table = call("sessions", SOURCE)
+    assert f"2 sessions, {sum(s['report']['deltas'] for s in sessions):,} deltas" in table
+
+
+def test_a_store_is_built_and_read_and_shows_the_same_book(call, tmp_path):
+    built = json.loads(call("build", SOURCE, "--out", tmp_path / "store", "--json"))
+    assert (built["sessions"], built["markets"], built["synthetic"]) == (2, 4, True)
+    session = json.loads(call("sessions", tmp_path / "store", "--json"))[1]
+    at = session["started_at_ms"] + 60_000
+    books = [
+        json.loads(call("book", source, "--market", session["tickers"][0], "--at", at, "--json"))
+        for source in (SOURCE, tmp_path / "store")
+    ]
+    assert books[0] == books[1]
+    assert books[0]["yes_bids"]
+    price, size = books[0]["yes_bids"][0]
+    assert 0 < price < 100
+    assert size == int(size)
+    assert f"{price:g}" in call("book", SOURCE, "--market", session["tickers"][0], "--at", at)
+
+
+def test_an_agent_is_trained_evaluated_and_reported(call, trained):
+    settings = json.loads((trained / "config.json").read_text())["settings"]
+    assert (settings["total_steps"], settings["source"]) == (100, [SOURCE])
+    result = json.loads(call("evaluate", trained, SOURCE, "--seeds", "2", "--json"))
+    assert set(result["policies"]) == {"agent", "agent, greedy", "random", "hold", "always take"}
+    assert result["policies"]["hold"]["total_return"] == {"mean": 0, "low": 0, "high": 0}
+    assert result["policies"]["hold"]["maker_share"]["mean"] is None, "strict JSON has no NaN"
+    assert result["policies"]["always take"]["fees"]["mean"] > 0
+
+    page = Path(result["report"]).read_text()
+    assert page.count("data:image/png;base64,") == 5
+    assert not re.search(r'(src|href)="(?!data:)', page), "the page needs nothing else"
+    assert "SYNTHETIC DATA" in page
+    assert "2 of the evaluated sessions were trained on" in page
+    assert "nan" not in re.sub(r"base64,[^\"]*", "", page).lower()
+
+
+def test_a_run_goes_on_after_its_end_if_it_is_made_longer(call, trained):
+    result = json.loads(call("train", SOURCE, "--out", trained, "--resume", "--total-steps", 160, "--json", *SMALL))
+    assert (result["steps"], result["finished"]) == (160, True)
+
+
+def test_errors_are_one_line_and_exit_code_2(failure, trained, tmp_path):
+    assert "nothing.jsonl" in failure("sessions", tmp_path / "nothing.jsonl")
+    assert "no SOURCE" in failure("train")
+    assert "no such market" in failure("book", SOURCE, "--market", "NOPE", "--at", 5)
+    assert "2026-05-13T14:30:00" in failure("book", SOURCE, "--market", "X", "--at", "teatime")
+    assert "not a run" in failure("evaluate", tmp_path, SOURCE)
+    assert "--resume" in failure("train", SOURCE, "--out", trained)
+    assert "multiple of minibatches" in failure("train", SOURCE, "--out", tmp_path / "r", "--num-envs", 10)
+    line = failure("sessions", "postgresql://reader:hunter2@127.0.0.1:1/none")
+    assert "cannot connect" in line
+    assert "hunter2" not in line
+
+
+@pytest.mark.parametrize("command", ["", "demo", "sessions", "build", "book", "train", "evaluate"])
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([*command.split(), "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert "usage: kalshi-jax" in text
+    if command:
+        assert "--json" in text
+
+
+def test_moments_are_read_in_utc():
+    assert parse_time("1778682600000") == 1778682600000
+    assert parse_time("2026-05-13T14:30:00") == 1778682600000
+    assert parse_time("2026-05-13T16:30:00+02:00") == 1778682600000
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_to_the_same_bits(tmp_path):
+    """Kill -9 after the first checkpoint, resume, and compare with a run that was left alone."""
+    settings = ["--total-steps", "3200", "--checkpoint-every", "10", "--evaluate-every", "1000", *SMALL]
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
+
+    def start(name, *more):
+        command = [sys.executable, "-c", "from agents.cli import main; main()", "train", SOURCE, *settings]
+        arguments = [*command, "--out", str(tmp_path / name), *more]
+        return subprocess.Popen(arguments, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    killed = start("killed")
+    deadline = time.monotonic() + 300
+    while not any((tmp_path / "killed" / "checkpoints").glob("*/_CHECKPOINT_METADATA")):
+        assert killed.poll() is None, killed.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    assert '"update": 100,' not in (tmp_path / "killed" / "metrics.jsonl").read_text()
+    for process in (start("killed", "--resume"), start("whole")):
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+
+    def figures(name):
+        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        return [{k: v for k, v in json.loads(line).items() if k != "steps_per_second"} for line in lines]
+
+    assert figures("killed") == figures("whole")
+
+
+@pytest.mark.slow
+def test_the_demo_runs_from_the_exchange_to_the_report(call, tmp_path):
+    small = ["--sessions", "3", "--minutes", "3", "--total-steps", "60_000"]
+    result = json.loads(call("demo", "--out", tmp_path / "demo", "--json", *small))
+    assert Path(result["report"]).exists()
+    assert result["policies"]["always take"]["total_return"]["mean"] < 0
+    data = json.loads((tmp_path / "demo" / "config.json").read_text())["data"]
+    assert (data["sessions"], data["synthetic"]) == (2, True)
+    assert "no evaluated session was trained on" in Path(result["report"]).read_text()
