@@ -45,10 +45,10 @@ class Layout:
     rollout_length: int = 32  # T
     epochs: int = 2
     minibatches: int = 4  # equal parts of the environment axis
-    final_slot: bool = True  # keep one final state per environment and rollout; False: evaluate one every step
+    final_slots: int = 1  # N, places per environment for states in which a rollout truncated an episode
 
     def __post_init__(self) -> None:
-        if min(self.num_envs, self.rollout_length, self.epochs, self.minibatches) < 1:
+        if min(self.num_envs, self.rollout_length, self.epochs, self.minibatches, self.final_slots) < 1:
             raise ValueError(f"{self}: all counts must be at least 1")
         if self.num_envs % self.minibatches:
             raise ValueError(f"num_envs {self.num_envs} must be a multiple of minibatches {self.minibatches}")
@@ -81,7 +81,6 @@ class Rollout:
     action: jax.Array  # i32[T, E, M, O]
     log_prob: jax.Array  # f32[T, E]
     value: jax.Array  # f32[T, E]
-    final_value: jax.Array  # f32[T, E], value of the observation after the step, before any reset; 0 if not evaluated
     reward: jax.Array  # f32[T, E], as the environment pays it
     terminated: jax.Array  # bool[T, E]
     truncated: jax.Array  # bool[T, E]
@@ -135,9 +134,9 @@ def make_update(
     Every device of the mesh (one axis, ENVS) plays its part of the environments and shuffles minibatches among them; only
     gradients and figures are averaged over devices.
 
-    With `layout.final_slot` every environment has one place for the state in which an episode was truncated; it is
-    evaluated once, after the rollout. That is right while no environment is truncated twice in one rollout, which
-    episodes no shorter than the rollout guarantee; the metric `lost_truncations` counts violations.
+    States in which an episode is truncated are kept, `layout.final_slots` per environment, and evaluated together after
+    the rollout: far cheaper than a second look at every step. One is enough where episodes are no shorter than the
+    rollout, `1 + (T - 1) // shortest` in general; the metric `lost_truncations` tells of any that found no place.
     """
     if layout.num_envs % (mesh.size * layout.minibatches):
         raise ValueError(
@@ -178,7 +177,7 @@ def collect(
     restart = jax.vmap(env.initial_state, (0, None))
 
     def act(carry: tuple[Any, ...], keys: tuple[jax.Array, jax.Array]) -> tuple[tuple[Any, ...], Rollout]:
-        states, finals, episode_return = carry
+        states, finals, kept, episode_return = carry
         observation = observe(states, env_params)
         logits, value = forward(network, learner.weights, observation)
         action, log_prob = sample_actions(keys[0], logits)
@@ -188,17 +187,13 @@ def collect(
         )
         done = terminated | truncated
         episode_return = episode_return + reward
-        final_value = jnp.zeros_like(value)
-        if layout.final_slot:
-            finals = _select(truncated, states, finals)
-        else:
-            final_value = forward(network, learner.weights, observe(states, env_params))[1]
+        place = jnp.where(truncated, kept, layout.final_slots)  # beyond the last one: dropped
+        finals = jax.tree.map(lambda all, new: all.at[place, every].set(new, mode="drop"), finals, states)
         step = Rollout(
             observation=observation,
             action=action,
             log_prob=log_prob,
             value=value,
-            final_value=final_value,
             reward=reward,
             terminated=terminated,
             truncated=truncated,
@@ -208,20 +203,21 @@ def collect(
             fees=info["fees"],
         )
         states = _select(done, restart(jax.random.split(keys[1], layout.num_envs), env_params), states)
-        return (states, finals, jnp.where(done, 0.0, episode_return)), step
+        return (states, finals, kept + truncated, jnp.where(done, 0.0, episode_return)), step
 
     act_key, reset_key = jax.random.split(key)
     keys = (jax.random.split(act_key, layout.rollout_length), jax.random.split(reset_key, layout.rollout_length))
-    begin = (learner.env_states, learner.env_states, learner.episode_return)
-    (states, finals, episode_return), rollout = jax.lax.scan(act, begin, keys)
+    slots, every = layout.final_slots, jnp.arange(layout.num_envs)
+    finals = jax.tree.map(lambda x: jnp.broadcast_to(x, (slots, *x.shape)), learner.env_states)
+    begin = (learner.env_states, finals, jnp.zeros_like(every), learner.episode_return)
+    (states, finals, _, episode_return), rollout = jax.lax.scan(act, begin, keys)
 
-    if layout.final_slot:
-        both = jax.tree.map(lambda *x: jnp.concatenate(x), states, finals)  # observed together: one program to compile
-        last_value, final_value = jnp.split(forward(network, learner.weights, observe(both, env_params))[1], 2)
-        following = jnp.concatenate([rollout.value[1:], last_value[None]])
-        next_value = jnp.where(rollout.truncated, final_value, following)
-    else:
-        next_value = rollout.final_value
+    after = jax.tree.map(lambda last, all: jnp.concatenate([last[None], all]).reshape(-1, *last.shape[1:]), states, finals)
+    value = forward(network, learner.weights, observe(after, env_params))[1].reshape(1 + slots, -1)
+    following = jnp.concatenate([rollout.value[1:], value[:1]])
+    earlier = jnp.cumsum(rollout.truncated, axis=0) - rollout.truncated
+    final_value = value[1 + jnp.minimum(earlier, slots - 1), every]
+    next_value = jnp.where(rollout.truncated, final_value, following)
     return replace(learner, env_states=states, episode_return=episode_return), rollout, next_value
 
 
@@ -358,7 +354,7 @@ def _measure_rewards(learner: Learner, reward: jax.Array, done: jax.Array, disco
 def _summarise(rollout: Rollout, target: jax.Array, layout: Layout) -> Metrics:
     """Figures of a rollout. Those that count or sum over ended episodes are per environment, so that devices average."""
     done = rollout.terminated | rollout.truncated
-    lost = jnp.maximum(jnp.sum(rollout.truncated, axis=0) - 1, 0) * layout.final_slot
+    lost = jnp.maximum(jnp.sum(rollout.truncated, axis=0) - layout.final_slots, 0)
 
     def per_env(x: jax.Array) -> jax.Array:
         return jnp.sum(x) / layout.num_envs

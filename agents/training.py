@@ -91,8 +91,8 @@ def train(config: TrainConfig, console: Console | None = None) -> RunResult:
     console.print(f"{data['sessions']} sessions, {data['markets']} markets, {data['changes']:,} changes of the book")
     env, params, network = make_environment(config, tape)
     remember_settings(folder, config, data)
-    whole = config.rollout_length < shortest_episode(params)
-    layout = replace(config.layout, final_slot=whole)
+    slots = 1 + (config.rollout_length - 1) // shortest_episode(params)
+    layout = replace(config.layout, final_slots=slots)
     windows = all_windows(
         tape, config.max_markets, config.episode_length, config.decision_interval_ms, config.evaluation_windows
     )

@@ -58,7 +58,7 @@ class MarketAgnosticKalshiEnv(environment.Environment[EnvState, EnvParams]):
         order_sizes: tuple[int, ...] = (10,),
         temporal_features: bool = True,
         sequence_features: bool = False,
-        remembered_levels: int = 32,
+        remembered_levels: int = 64,
     ):
         """Choose what is static; everything else is in the parameters.
 
@@ -68,7 +68,8 @@ class MarketAgnosticKalshiEnv(environment.Environment[EnvState, EnvParams]):
             order_sizes: contracts per order; each size adds eight actions.
             temporal_features: include tier 2.
             sequence_features: include tier 3.
-            remembered_levels: taken levels an account remembers per market until the recording refreshes them.
+            remembered_levels: taken levels an account remembers per market; the oldest are forgotten first. 64 are more than
+                enough for orders that a few levels fill, orders that sweep whole books want 128.
 
         Raises:
             ValueError: a number outside its range.

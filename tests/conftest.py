@@ -1,10 +1,14 @@
-"""Fixtures for all tests."""
+"""Fixtures and settings for all tests."""
 
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.data import data_folder, recordings_folder
+
+settings.register_profile("shared machine", deadline=None)  # compiling is slow, and so may the machine be
+settings.load_profile("shared machine")
 
 
 @pytest.fixture

@@ -112,10 +112,23 @@ def test_errors_are_one_line_and_exit_code_2(failure, trained, tmp_path):
     assert "2026-05-13T14:30:00" in failure("book", SOURCE, "--market", "X", "--at", "teatime")
     assert "not a run" in failure("evaluate", tmp_path, SOURCE)
     assert "--resume" in failure("train", SOURCE, "--out", trained)
-    assert "multiple of minibatches" in failure("train", SOURCE, "--out", tmp_path / "r", "--num-envs", 10)
     line = failure("sessions", "postgresql://reader:hunter2@127.0.0.1:1/none")
     assert "cannot connect" in line
     assert "hunter2" not in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["train", SOURCE, "--num-envs", "10"], "multiple of minibatches"),
+        (["demo", "--sessions", "1"], "needs at least 2"),
+    ],
+)
+def test_settings_that_do_not_fit_are_explained(arguments, reason, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert reason in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["", "demo", "sessions", "build", "book", "train", "evaluate"])

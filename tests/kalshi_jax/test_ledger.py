@@ -58,7 +58,6 @@ def test_selling_more_than_held_costs_what_buying_no_costs():
 
 
 @given(trades, st.integers(0, 10_000))
-@settings(deadline=None)
 def test_value_is_start_plus_realized_plus_unrealized_less_fees(sequence, mark):
     ledger = run(sequence)
     at = jnp.array([mark], jnp.int32)
@@ -70,7 +69,6 @@ def test_value_is_start_plus_realized_plus_unrealized_less_fees(sequence, mark):
 
 
 @given(trades, st.integers(1, 3_000), st.integers(1, 9_999), st.sampled_from([1, -1]))
-@settings(deadline=None)
 def test_a_free_trade_at_the_mark_leaves_value_unchanged(sequence, contracts, price, direction):
     before = run(sequence)
     after = book(before, one_price(before, direction, contracts, price))
@@ -79,7 +77,6 @@ def test_a_free_trade_at_the_mark_leaves_value_unchanged(sequence, contracts, pr
 
 
 @given(trades)
-@settings(deadline=None)
 def test_a_closed_set_of_counterparties_keeps_its_money(sequence):
     free = [(d, n, p, 0) for d, n, p, _ in sequence]
     other = [(-d, n, p, 0) for d, n, p, _ in sequence]
@@ -89,7 +86,7 @@ def test_a_closed_set_of_counterparties_keeps_its_money(sequence):
 
 
 @given(st.integers(0, 2_000_000_000), st.integers(0, 200_000), st.integers(1, 200_000))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_multiply_divide_is_exact(a, b, c):
     b = min(b, c)
     assert int(multiply_divide(jnp.int32(a), jnp.int32(b), jnp.int32(c))) == a * b // c
