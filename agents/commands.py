@@ -144,7 +144,7 @@ class Train(TrainConfig):
 
     The run folder gets the configuration, metrics.jsonl, TensorBoard logs and checkpoints. Ctrl-C stops after the
     present update and leaves a checkpoint; --resume goes on from the last one, also after a crash, and ends with the
-    same agent, bit by bit, as a run that was never stopped.
+    same agent, bit by bit, as a run that was never stopped (on equal hardware).
     """
 
     source: Source

@@ -212,7 +212,9 @@ def collect(
     begin = (learner.env_states, finals, jnp.zeros_like(every), learner.episode_return)
     (states, finals, _, episode_return), rollout = jax.lax.scan(act, begin, keys)
 
-    after = jax.tree.map(lambda last, all: jnp.concatenate([last[None], all]).reshape(-1, *last.shape[1:]), states, finals)
+    after = jax.tree.map(
+        lambda last, all: jnp.concatenate([last[None], all]).reshape(-1, *last.shape[1:]), states, finals
+    )
     value = forward(network, learner.weights, observe(after, env_params))[1].reshape(1 + slots, -1)
     following = jnp.concatenate([rollout.value[1:], value[:1]])
     earlier = jnp.cumsum(rollout.truncated, axis=0) - rollout.truncated
@@ -363,8 +365,8 @@ def _summarise(rollout: Rollout, target: jax.Array, layout: Layout) -> Metrics:
         "reward": jnp.mean(rollout.reward),
         "trades_per_step": jnp.mean(rollout.trades),
         "fees_per_step": jnp.mean(rollout.fees),
-        "episodes": per_env(done),
-        "terminations": per_env(rollout.terminated),
+        "episodes_per_env": per_env(done),
+        "terminations_per_env": per_env(rollout.terminated),
         "episode_return": per_env(jnp.where(done, rollout.episode_return, 0.0)),
         "final_value": per_env(jnp.where(done, rollout.portfolio_value, 0.0)),
         "explained_variance": 1 - jnp.var(target - rollout.value) / jnp.maximum(jnp.var(target), 1e-12),

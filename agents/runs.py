@@ -92,7 +92,7 @@ class TrainConfig:
     keep_checkpoints: int = 3
     """Checkpoints kept, the newest ones."""
     devices: int = 0
-    """Devices to divide the parallel episodes among; 0 takes all."""
+    """Devices to divide the parallel episodes among; 0 takes all that divide them evenly."""
 
     def __post_init__(self) -> None:
         for name in (

@@ -59,7 +59,7 @@ class RunResult:
 
 
 def shortest_episode(params: EnvParams) -> int:
-    """Bound from below the steps of any episode that is not ended by bankruptcy."""
+    """Bound from below the steps of any episode that is not ended by bankruptcy; one less, for rounded starts."""
     tape = params.tape
     opens = np.diff(np.asarray(params.market_weights), prepend=0) > 0
     first, length = (np.asarray(x)[: tape.num_markets][opens] for x in (tape.track_start, tape.track_length))
@@ -68,7 +68,7 @@ def shortest_episode(params: EnvParams) -> int:
     else:
         time_ms = np.asarray(tape.time_ms)
         steps = (time_ms[first + length - 1] - time_ms[first]) // int(params.decision_interval_ms)
-    return int(min(steps.min(), params.episode_length))
+    return max(1, int(min(steps.min(), params.episode_length)) - 1)
 
 
 def train(config: TrainConfig, console: Console | None = None) -> RunResult:
@@ -111,9 +111,9 @@ def fit(
 ) -> RunResult:
     """Train in a folder whose configuration is written: the loop, its checkpoints, its metrics."""
     started = time.perf_counter()
-    mesh = Mesh(np.array(jax.devices()[: config.devices or None]), ENVS)
+    mesh = _choose_devices(config)
     everywhere = NamedSharding(mesh, PartitionSpec())
-    here, params = params, jax.device_put(params, everywhere)
+    one_copy, params = params, jax.device_put(params, everywhere)
     hyper = jax.device_put(hyper_parameters(config), everywhere)
     begin = jax.jit(partial(init_learner, env, network, layout), out_shardings=learner_sharding(mesh))
     resumed = config.resume and folder.checkpoints().latest_step() is not None
@@ -127,12 +127,12 @@ def fit(
     compile_seconds = time.perf_counter() - started
     console.print(f"Compiled in {compile_seconds:.1f} s" + (f"; resuming after update {done}" if resumed else ""))
 
-    spent, finished, first = 0.0, done >= config.updates, done
+    spent, finished, before = 0.0, done >= config.updates, done
     with _Journal(folder, console, config, done) as journal, _stop_requests() as stopping:
 
         def judge() -> None:
             weights = jax.device_get(learner.weights)
-            outcome = evaluate(env, network, weights, here, windows, policies=("agent",), seeds=1)[0]
+            outcome = evaluate(env, network, weights, one_copy, windows, policies=("agent",), seeds=1)[0]
             journal.evaluation(done, done * layout.steps, outcome.summary())
 
         if done == 0:
@@ -161,10 +161,20 @@ def fit(
         finished=finished,
         compile_seconds=compile_seconds,
         train_seconds=spent,
-        steps_per_second=(done - first) * layout.steps / spent if spent else 0.0,
+        steps_per_second=(done - before) * layout.steps / spent if spent else 0.0,
         first_evaluation=evaluations[0]["metrics"],
         last_evaluation=evaluations[-1]["metrics"],
     )
+
+
+def _choose_devices(config: TrainConfig) -> Mesh:
+    """Take the devices asked for, or as many as divide the environments evenly."""
+    available = jax.devices()
+    if config.devices > len(available):
+        raise ValueError(f"devices is {config.devices}, but JAX has {len(available)}: ask for fewer, or 0 for all")
+    parts = config.num_envs // config.minibatches
+    most = next(count for count in range(len(available), 0, -1) if parts % count == 0)
+    return Mesh(np.array(available[: config.devices or most]), ENVS)
 
 
 def _template(begin: Any, key: jax.Array, params: Any, mesh: Mesh) -> Learner:
@@ -230,19 +240,20 @@ class _Journal:
 
 def _check(figures: dict[str, float], update: int) -> None:
     """Stop the run where its figures stopped being meaningful, and say what failed first."""
-    for name in ("observation", "reward", "value", "gradient", "weights"):
-        if figures.pop(f"finite_{name}") < 1:
-            raise FloatingPointError(
-                f"update {update}: the {name} is not finite (loss {figures['loss']}, gradient norm "
-                f"{figures['gradient_norm']}); the last checkpoint is from before: look at its metrics, or resume with "
-                "a lower --learning-rate in a new run"
-            )
+    names = ("observation", "reward", "value", "gradient", "weights")
+    broken = [name for name in names if figures.pop(f"finite_{name}") < 1]
+    if broken:
+        raise FloatingPointError(
+            f"update {update}: not finite: {', '.join(broken)} (loss {figures['loss']}, gradient norm "
+            f"{figures['gradient_norm']}); the newest checkpoint is from before. If the observation or the reward is "
+            "in the list, the data or the environment is at fault; otherwise try a lower --learning-rate"
+        )
     if figures.pop("lost_truncations"):
         raise ValueError(f"update {update}: episodes were shorter than the rollout: choose a smaller --rollout-length")
     for name in ("episode_return", "final_value"):
         total = figures.pop(name)
-        if figures["episodes"]:
-            figures[name] = total / figures["episodes"]
+        if figures["episodes_per_env"]:
+            figures[name] = total / figures["episodes_per_env"]
 
 
 @contextmanager

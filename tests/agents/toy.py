@@ -18,6 +18,7 @@ from kalshi_jax.features import HOLDING_FEATURES, OVERALL_FEATURES, Observation
 
 FEATURES = 4
 OPTIMUM = 0.8  # reward per slot and step
+VALUE_UNIT = 1024.0  # dollars, of the portfolio value in the observation; a power of 2, so nothing is rounded
 
 
 @struct.dataclass
@@ -57,7 +58,7 @@ class Toy:
         paying = (actions == self._paying(state)[:, None]) & state.forbidden[:, None]
         mask = jnp.broadcast_to(~paying[:, None], (self.max_markets, self.orders_per_market, self.num_actions))
         figures = len(HOLDING_FEATURES) + 3 * self.orders_per_market
-        portfolio = jnp.zeros(figures * self.max_markets + len(OVERALL_FEATURES))
+        portfolio = jnp.zeros(figures * self.max_markets + len(OVERALL_FEATURES)).at[-3].set(state.value / VALUE_UNIT)
         return Observation(jnp.column_stack([state.signal, filler]), portfolio, mask)
 
     def transition(self, state, action, params):
