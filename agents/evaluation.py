@@ -17,8 +17,8 @@ from agents.networks import ActorCritic, forward
 from kalshi_jax.metrics import episode_metrics
 from kalshi_jax.tape import DOLLAR, Tape
 
-POLICIES = ("agent", "agent, greedy", "random", "hold", "always take")
-REPEATABLE = ("agent, greedy", "hold")  # the same with every seed
+POLICIES = ("agent", "greedy agent", "random", "hold", "always take")
+REPEATABLE = ("greedy agent", "hold")  # the same with every seed
 CHUNK = 1024  # episodes played at once, at most
 SHORTEST = 0.1  # a window that lacks more than nine tenths of its length at the end of a recording is left out
 

@@ -22,11 +22,12 @@ from loaders import SessionConfig, load_tape
 
 COLORS = {
     "agent": "#0b6e4f",
-    "agent, greedy": "#6bbf59",
+    "greedy agent": "#6bbf59",
     "random": "#c1666b",
     "hold": "#8d99ae",
     "always take": "#e09f3e",
 }
+MONEY = StrMethodFormatter("{x:,g}")
 STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;color:#1d2433;max-width:1080px;margin:2rem auto;padding:0 1rem}
 h1{margin-bottom:.2rem}h2{margin-top:2.4rem;border-bottom:1px solid #d8dde6;padding-bottom:.2rem}
@@ -112,10 +113,12 @@ def write_report(
         ("Returns per episode", _return_plot(outcomes), _RETURN_NOTE),
         ("How the agent learned", _learning_plot(records), _LEARNING_NOTE),
         ("Data", _list(_data_facts(trained_on, evaluated_on)), ""),
-        ("Configuration", _list({name: str(value) for name, value in settings.items()}), ""),
+        ("Configuration", _list({name: _show(value) for name, value in settings.items()}), ""),
     ]
     body = "".join(
-        f'<h2>{title}</h2>{content}<p class="note">{note}</p>' for title, content, note in sections if content
+        f"<h2>{title}</h2>{content}" + (f'<p class="note">{note}</p>' if note else "")
+        for title, content, note in sections
+        if content
     )
     synthetic = trained_on["synthetic"] or evaluated_on["synthetic"]
     banner = '<div class="synthetic">SYNTHETIC DATA</div>' if synthetic else ""
@@ -274,6 +277,7 @@ def _return_plot(outcomes: Sequence[Outcome]) -> str:
         axis.scatter(place, shown, s=6, alpha=0.5, color=COLORS[outcome.policy], lw=0)
     axis.axhline(0, color="#1d2433", lw=0.7)
     axis.set_yscale("symlog", linthresh=10, linscale=2)
+    axis.yaxis.set_major_formatter(MONEY)
     axis.set_xticks(np.arange(len(outcomes)) + 1, [o.policy for o in outcomes])
     return _embed(figure, "distribution of returns per episode, by policy")
 
@@ -314,6 +318,10 @@ def _list(facts: dict[str, str]) -> str:
     return "<dl>" + "".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd>" for k, v in facts.items()) + "</dl>"
 
 
+def _show(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
 def _axes(label: str, height: float = 4.0) -> tuple[Figure, Any]:
     figure = Figure(figsize=(10.5, height), layout="constrained")  # not pyplot: it keeps global state
     return figure, _style(figure.add_subplot(), label)
@@ -324,7 +332,7 @@ def _style(axis: Any, label: str) -> Any:
     axis.grid(axis="y", color="#e4e8ef")
     axis.set_axisbelow(True)
     axis.set_ylabel(label)
-    axis.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+    axis.yaxis.set_major_formatter(MONEY)
     return axis
 
 

@@ -87,7 +87,7 @@ def test_an_agent_is_trained_evaluated_and_reported(call, trained):
     settings = json.loads((trained / "config.json").read_text())["settings"]
     assert (settings["total_steps"], settings["source"]) == (100, [SOURCE])
     result = json.loads(call("evaluate", trained, SOURCE, "--seeds", "2", "--json"))
-    assert set(result["policies"]) == {"agent", "agent, greedy", "random", "hold", "always take"}
+    assert set(result["policies"]) == {"agent", "greedy agent", "random", "hold", "always take"}
     assert result["policies"]["hold"]["total_return"] == {"mean": 0, "low": 0, "high": 0}
     assert result["policies"]["hold"]["maker_share"]["mean"] is None, "strict JSON has no NaN"
     assert result["policies"]["always take"]["fees"]["mean"] > 0
