@@ -57,6 +57,10 @@ class TrainConfig:
     """Starting capital in dollars."""
     temporal_features: bool = True
     """Show the agent the rhythm and momentum of the market, not only its book."""
+    sequence_features: bool = True
+    """Show the agent what the market did over its last changes: trend, volatility, order flow."""
+    queue_model: Literal["risk_averse", "power", "log", "optimistic"] = "risk_averse"
+    """How the queue ahead of a resting order shrinks when its level does and no trade explains it."""
 
     num_envs: int = 1024
     """Parallel episodes."""
@@ -190,12 +194,14 @@ def make_environment(config: TrainConfig, tape: Tape) -> tuple[MarketAgnosticKal
         orders_per_market=config.orders_per_market,
         order_sizes=config.order_sizes,
         temporal_features=config.temporal_features,
+        sequence_features=config.sequence_features,
     )
     params = env.make_params(
         tape,
         episode_length=config.episode_length,
         decision_interval_ms=config.decision_interval_ms,
         mark=config.mark,
+        queue_model=config.queue_model,
         initial_cash=config.initial_cash,
     )
     return env, params, ActorCritic(env.num_actions, config.orders_per_market, config.width)

@@ -8,6 +8,7 @@ int32 ms since the session's start.
 """
 
 from kalshi_jax.actions import Action
+from kalshi_jax.check import EnvCheckError, check_env
 from kalshi_jax.env import MarketAgnosticKalshiEnv
 from kalshi_jax.features import Observation
 from kalshi_jax.state import EnvParams, EnvState, Fees, Orders
@@ -15,6 +16,7 @@ from kalshi_jax.tape import Tape
 
 __all__ = [
     "Action",
+    "EnvCheckError",
     "EnvParams",
     "EnvState",
     "Fees",
@@ -22,4 +24,5 @@ __all__ = [
     "Observation",
     "Orders",
     "Tape",
+    "check_env",
 ]

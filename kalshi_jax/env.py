@@ -14,23 +14,22 @@ from gymnax.environments import environment
 from kalshi_jax.actions import decode, num_actions
 from kalshi_jax.episodes import last_change, next_change, sample_episode
 from kalshi_jax.features import (
-    BOOK_FEATURES,
-    FEATURE_NAMES,
     Observation,
     build_observation,
+    feature_names,
     portfolio_names,
 )
 from kalshi_jax.fees import MAX_RATE, TAKER_RATE
 from kalshi_jax.fills import advance_queue, fill_resting, reached, reserved_cash
 from kalshi_jax.ledger import MAX_WEALTH, book_trades, open_account, portfolio_value
 from kalshi_jax.orders import keep_orders, place_orders
+from kalshi_jax.queues import QUEUE_MODELS, queue_table
 from kalshi_jax.reward import marks, reward
 from kalshi_jax.spaces import Choices, Observations
 from kalshi_jax.state import EnvParams, EnvState, Fees, no_orders, nothing_taken
 from kalshi_jax.tape import DOLLAR, NO_ROW, Tape, row_at
 
 MAX_ORDER_SIZE = 100_000
-QUEUE_MODELS = ("risk_averse",)
 MARKS = ("mid", "exit")
 Info = dict[str, Any]
 
@@ -57,7 +56,7 @@ class MarketAgnosticKalshiEnv(environment.Environment[EnvState, EnvParams]):
         orders_per_market: int = 1,
         order_sizes: tuple[int, ...] = (10,),
         temporal_features: bool = True,
-        sequence_features: bool = False,
+        sequence_features: bool = True,
         remembered_levels: int = 64,
     ):
         """Choose what is static; everything else is in the parameters.
@@ -73,7 +72,6 @@ class MarketAgnosticKalshiEnv(environment.Environment[EnvState, EnvParams]):
 
         Raises:
             ValueError: a number outside its range.
-            NotImplementedError: sequence_features, which this version does not have.
         """
         if max_markets < 1 or orders_per_market < 1 or remembered_levels < 1:
             raise ValueError(
@@ -82,8 +80,6 @@ class MarketAgnosticKalshiEnv(environment.Environment[EnvState, EnvParams]):
             )
         if not order_sizes or not all(1 <= size <= MAX_ORDER_SIZE for size in order_sizes):
             raise ValueError(f"order_sizes={order_sizes}: give one or more sizes of 1 to {MAX_ORDER_SIZE:,} contracts")
-        if sequence_features:
-            raise NotImplementedError("sequence_features=True: tier 3 is not in this version; leave it False")
         self.max_markets = max_markets
         self.orders_per_market = orders_per_market
         self.order_sizes = tuple(order_sizes)
@@ -114,6 +110,7 @@ class MarketAgnosticKalshiEnv(environment.Environment[EnvState, EnvParams]):
         episode_length: int = 1000,
         decision_interval_ms: int = 0,
         queue_model: str = "risk_averse",
+        queue_exponent: float = 2.0,
         mark: str = "mid",
         initial_cash: float = 10_000.0,
         taker_rate: int | np.ndarray = TAKER_RATE,
@@ -124,13 +121,14 @@ class MarketAgnosticKalshiEnv(environment.Environment[EnvState, EnvParams]):
         start_offset: int = 0,
         market_weights: np.ndarray | None = None,
     ) -> EnvParams:
-        """Make parameters from a tape. Changing `mark` or the kind of clock recompiles, nothing else does.
+        """Make parameters from a tape. Changing `mark`, `queue_model` or the kind of clock recompiles, nothing else does.
 
         Args:
             tape: the recordings.
             episode_length: steps after which an episode is truncated.
             decision_interval_ms: 0 steps from change to change, otherwise the ms between decisions.
-            queue_model: how the queue ahead of a resting order shrinks.
+            queue_model: how the queue ahead of a resting order shrinks: "risk_averse", "power", "log" or "optimistic".
+            queue_exponent: n of the power model.
             mark: value holdings at the "mid", or at what the book would pay ("exit").
             initial_cash: dollars.
             taker_rate: quadratic fee rate in 1/10,000 (700 on the exchange), for all markets or one each.
@@ -147,7 +145,8 @@ class MarketAgnosticKalshiEnv(environment.Environment[EnvState, EnvParams]):
         """
         _require(episode_length >= 1, "episode_length", episode_length, "at least 1 step")
         _require(0 <= decision_interval_ms < 2**30, "decision_interval_ms", decision_interval_ms, "0 to 2**30 - 1 ms")
-        _require(queue_model in QUEUE_MODELS, "queue_model", queue_model, f"one of {QUEUE_MODELS}")
+        _require(queue_model in QUEUE_MODELS, "queue_model", queue_model, f"one of {', '.join(QUEUE_MODELS)}")
+        _require(0 < queue_exponent <= 16, "queue_exponent", queue_exponent, "above 0, up to 16")
         _require(mark in MARKS, "mark", mark, f"one of {MARKS}")
         _require(
             0 < initial_cash * DOLLAR <= MAX_WEALTH, "initial_cash", initial_cash, f"up to ${MAX_WEALTH // DOLLAR:,}"
@@ -175,8 +174,10 @@ class MarketAgnosticKalshiEnv(environment.Environment[EnvState, EnvParams]):
             decision_interval_ms=jnp.asarray(decision_interval_ms, jnp.int32),
             start_offset=jnp.asarray(start_offset, jnp.int32),
             hold_cancels=jnp.asarray(hold_cancels),
+            queue_table=jnp.asarray(queue_table(queue_model, queue_exponent)),
             event_clock=decision_interval_ms == 0,
             mark=mark,
+            queue_model=queue_model,
         )
 
     # -- the three functions that everything else is made of
@@ -204,10 +205,11 @@ class MarketAgnosticKalshiEnv(environment.Environment[EnvState, EnvParams]):
 
         now_ms, row = self._advance(state, params)
         due = reached(tape, orders, state.row, row)
-        orders = advance_queue(tape, orders, row)
+        orders, filled = advance_queue(tape, orders, row, QUEUE_MODELS[params.queue_model], params.queue_table)
+        wanted = jnp.where(due, orders.remaining, filled)
         maker_orders = maker_contracts = jnp.zeros((), jnp.int32)
         for slot in range(self.orders_per_market):
-            trade, orders = fill_resting(ledger, orders, fees, slot, due[:, slot])
+            trade, orders = fill_resting(ledger, orders, fees, slot, wanted[:, slot])
             ledger = book_trades(ledger, trade)
             maker_orders += (trade.contracts > 0).sum()
             maker_contracts += trade.contracts.sum()
@@ -247,6 +249,7 @@ class MarketAgnosticKalshiEnv(environment.Environment[EnvState, EnvParams]):
             params.episode_length,
             self.order_sizes,
             self.temporal_features,
+            self.sequence_features,
         )
 
     # -- gymnax 1.x
@@ -319,7 +322,7 @@ class MarketAgnosticKalshiEnv(environment.Environment[EnvState, EnvParams]):
     @property
     def feature_names(self) -> tuple[str, ...]:
         """Names of the last axis of `Observation.market`."""
-        return FEATURE_NAMES if self.temporal_features else BOOK_FEATURES
+        return feature_names(self.temporal_features, self.sequence_features)
 
     @property
     def portfolio_names(self) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from flax import struct
 
 from kalshi_jax.actions import DIRECTION, PRIMITIVES, REDUCES, WAITS, num_actions, resting_side, taking_side
 from kalshi_jax.ledger import collateral
+from kalshi_jax.sequences import SEQUENCE_FEATURES, sequence_features
 from kalshi_jax.state import EnvState, Orders
 from kalshi_jax.tape import CENT, DOLLAR, NO, NO_ROW, YES, Tape, locate, row_at
 
@@ -38,7 +39,7 @@ TIME_FEATURES = (
     "momentum_10s",
     "momentum_60s",
 )
-FEATURE_NAMES = BOOK_FEATURES + TIME_FEATURES
+FEATURE_NAMES = BOOK_FEATURES + TIME_FEATURES + SEQUENCE_FEATURES
 ORDER_FEATURES = ("resting", "distance", "queue_ahead")
 HOLDING_FEATURES = ("position", "average_cost", "unrealized_pnl")
 OVERALL_FEATURES = ("cash", "value", "exposure", "time_left")
@@ -51,9 +52,14 @@ WINDOWS_MS = (10_000, 60_000)
 class Observation:
     """What the agent sees. Unused slots are zero and can only HOLD."""
 
-    market: jax.Array  # f32[M, F], FEATURE_NAMES
+    market: jax.Array  # f32[M, F], feature_names
     portfolio: jax.Array  # f32[P], per market slot the holding and its resting orders, then OVERALL_FEATURES
     action_mask: jax.Array  # bool[M, O, A], True where legal
+
+
+def feature_names(temporal: bool, sequence: bool) -> tuple[str, ...]:
+    """Name the last axis of `Observation.market`: tier 1, then tiers 2 and 3 where they are included."""
+    return BOOK_FEATURES + TIME_FEATURES * temporal + SEQUENCE_FEATURES * sequence
 
 
 def portfolio_names(markets: int, orders_per_market: int) -> tuple[str, ...]:
@@ -77,7 +83,8 @@ def build_observation(
     initial_cash: jax.Array,
     episode_length: jax.Array,
     order_sizes: tuple[int, ...],
-    temporal_features: bool,
+    temporal: bool,
+    sequence: bool,
 ) -> Observation:
     """Build the observation of a state.
 
@@ -89,17 +96,18 @@ def build_observation(
         initial_cash: i32[], starting capital.
         episode_length: i32[], steps.
         order_sizes: contracts per size.
-        temporal_features: include tier 2.
+        temporal: include tier 2.
+        sequence: include tier 3.
     """
     used = state.markets >= 0
     row = jnp.where(used, state.row, NO_ROW)
-    market = book_features(tape, row)
-    if temporal_features:
-        market = jnp.concatenate(
-            [market, time_features(tape, state.session, state.markets, row, state.now_ms)], axis=-1
-        )
+    tiers = [book_features(tape, row)]
+    if temporal:
+        tiers.append(time_features(tape, state.session, state.markets, row, state.now_ms))
+    if sequence:
+        tiers.append(sequence_features(tape, state.markets, row))
     return Observation(
-        market=jnp.where(used[:, None], market, 0.0),
+        market=jnp.where(used[:, None], jnp.concatenate(tiers, axis=-1), 0.0),
         portfolio=portfolio_features(tape, state, row, mark, initial_cash, episode_length),
         action_mask=legal_actions(tape, row, state.ledger.position, free_cash, used, state.orders, order_sizes),
     )

@@ -1,7 +1,8 @@
 """Honest fills from recorded books: taking displayed liquidity, and waiting in the queue of a level.
 
 The recording never reacts to us, so the rules err on the exchange's side: what we take is gone until the level changes in the
-recording; a resting order fills only when the opposite side comes to its price; the queue ahead shrinks as little as it can.
+recording; a resting order fills when the opposite side comes to its price, or when trades reach it in the queue, never because
+a level shrinks.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 from kalshi_jax.actions import resting_side, taking_side
 from kalshi_jax.fees import fee_weight, order_fee
 from kalshi_jax.ledger import Ledger, Trade, closing_contracts
+from kalshi_jax.queues import QueueModel
 from kalshi_jax.state import Fees, Orders, Taken
 from kalshi_jax.tape import DOLLAR, NO, YES, Tape, highest_bid
 
@@ -119,26 +121,46 @@ def reserved_cash(orders: Orders, fees: Fees) -> jax.Array:
     return jnp.where(orders.price > 0, cost + fee, 0)
 
 
-def advance_queue(tape: Tape, orders: Orders, row: jax.Array) -> Orders:
-    """Let every resting order meet the changes of its own level up to `row` (i32[M]).
+def advance_queue(
+    tape: Tape, orders: Orders, row: jax.Array, model: QueueModel, table: jax.Array
+) -> tuple[Orders, jax.Array]:
+    """Let every resting order meet the changes of its own level up to `row` (i32[M]), in order.
 
-    Risk-averse: a decrease comes off behind us while it can, so front = min(front, size after the change).
+    What trades took of a decrease comes off the front first and, beyond it, fills us; of the rest the queue model says how much
+    was ahead of us. Of several orders at one level the earlier slot fills first.
+
+    Returns:
+        The orders further ahead in their queues, and i32[M, O]: contracts that trades have filled.
     """
     resting = orders.price > 0
     upto = row[:, None]
+    slots = orders.price.shape[1]
+    same_level = (orders.price[:, :, None] == orders.price[:, None, :]) & (
+        orders.direction[:, :, None] == orders.direction[:, None, :]
+    )
+    Carry = tuple[jax.Array, jax.Array, jax.Array]
 
-    def behind(carry: tuple[jax.Array, jax.Array]) -> jax.Array:
-        entry, _ = carry
-        return (resting & (tape.entry_row[entry + 1] <= upto)).any()
+    def behind(carry: Carry) -> jax.Array:
+        return (resting & (tape.entry_row[carry[0] + 1] <= upto)).any()
 
-    def meet(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        entry, front = carry
+    def meet(carry: Carry) -> Carry:
+        entry, front, filled = carry
         due = resting & (tape.entry_row[entry + 1] <= upto)
-        entry = entry + due
-        return entry, jnp.where(due, jnp.minimum(front, tape.entry_size[entry]), front)
+        size, after = tape.entry_size[entry], tape.entry_size[entry + 1]
+        traded = jnp.minimum(tape.entry_traded[entry + 1], jnp.maximum(size - after, 0))
+        reaching = jnp.where(due, jnp.maximum(traded - front, 0), 0)
+        got: list[jax.Array] = []
+        for o in range(slots):
+            earlier = sum((jnp.where(same_level[:, o, p], got[p], 0) for p in range(o)), jnp.zeros_like(row))
+            got.append(jnp.clip(reaching[:, o] - earlier, 0, orders.remaining[:, o] - filled[:, o]))
+        ahead = jnp.maximum(front - traded, 0)
+        rest = jnp.maximum(size - traded - after, 0)
+        moved = model(ahead, jnp.maximum(size - traded - ahead, 0), rest, table)
+        front = jnp.where(due, jnp.clip(ahead - moved, 0, after), front)
+        return entry + due, front, filled + jnp.stack(got, axis=1)
 
-    entry, front = jax.lax.while_loop(behind, meet, (orders.entry, orders.front))
-    return replace(orders, entry=entry, front=front)
+    entry, front, filled = jax.lax.while_loop(behind, meet, (orders.entry, orders.front, jnp.zeros_like(orders.front)))
+    return replace(orders, entry=entry, front=front), filled
 
 
 def reached(tape: Tape, orders: Orders, before: jax.Array, after: jax.Array) -> jax.Array:
@@ -148,18 +170,24 @@ def reached(tape: Tape, orders: Orders, before: jax.Array, after: jax.Array) -> 
     return (orders.price > 0) & (best >= DOLLAR - orders.price)
 
 
-def fill_resting(ledger: Ledger, orders: Orders, fees: Fees, slot: int, due: jax.Array) -> tuple[Trade, Orders]:
-    """Fill order slot `slot` at its own price where `due` (bool[M]); a SELL fills no more than the holding.
+def fill_resting(ledger: Ledger, orders: Orders, fees: Fees, slot: int, wanted: jax.Array) -> tuple[Trade, Orders]:
+    """Fill up to `wanted` (i32[M], at most the remainder) of order slot `slot` at its own price; a SELL no more than the holding.
 
     Returns:
-        The trade per market, and the orders without those that were due (what a SELL could not fill is cancelled).
+        The trade per market, and the orders less what has filled; what a SELL could not fill for lack of a holding is cancelled.
     """
     price, direction = orders.price[:, slot], orders.direction[:, slot]
     remaining, filled = orders.remaining[:, slot], orders.filled[:, slot]
-    holding = closing_contracts(ledger.position, direction, remaining)
-    contracts = jnp.where(due, jnp.where(orders.reduces[:, slot], holding, remaining), 0)
+    close = closing_contracts(ledger.position, direction, wanted)
+    contracts = jnp.where(orders.reduces[:, slot], close, wanted)
     yes_price = jnp.where(direction > 0, price, DOLLAR - price)
-    close = closing_contracts(ledger.position, direction, contracts)
     fee = maker_fee(fees, price, filled + contracts) - maker_fee(fees, price, filled)
-    trade = Trade(direction, contracts, contracts * yes_price, close * yes_price, jnp.where(due, fee, 0))
-    return trade, replace(orders, price=orders.price.at[:, slot].set(jnp.where(due, 0, price)))
+    trade = Trade(direction, contracts, contracts * yes_price, close * yes_price, fee)
+    over = (wanted > 0) & ((contracts < wanted) | (contracts == remaining))
+    orders = replace(
+        orders,
+        price=orders.price.at[:, slot].set(jnp.where(over, 0, price)),
+        remaining=orders.remaining.at[:, slot].add(-contracts),
+        filled=orders.filled.at[:, slot].add(contracts),
+    )
+    return trade, orders

@@ -22,7 +22,7 @@ class Fees:
 
 @struct.dataclass
 class EnvParams:
-    """Everything that may change without a recompile, and two choices (not leaves) that select another program."""
+    """Everything that may change without a recompile, and three choices (not leaves) that select another program."""
 
     tape: Tape
     fees: Fees
@@ -32,8 +32,10 @@ class EnvParams:
     decision_interval_ms: jax.Array  # i32[]; unused on the event clock
     start_offset: jax.Array  # i32[], changes at the head of a market in which no episode begins
     hold_cancels: jax.Array  # bool[], HOLD takes a resting order out of the book
+    queue_table: jax.Array  # i32[...], what the queue model looks up
     event_clock: bool = struct.field(pytree_node=False, default=True)  # a step ends at the next change of any market
     mark: str = struct.field(pytree_node=False, default="mid")  # "mid" or "exit"
+    queue_model: str = struct.field(pytree_node=False, default="risk_averse")  # a key of QUEUE_MODELS
 
 
 @struct.dataclass

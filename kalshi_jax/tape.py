@@ -34,25 +34,21 @@ class Tape:
     track_length: jax.Array  # i32[n_markets + n_sessions], positions in the track
     track_grid: jax.Array  # i32[n_markets + n_sessions], first cell of the track in grid
     track_shift: jax.Array  # i32[n_markets + n_sessions], a cell spans 2**shift ms
-    grid: (
-        jax.Array
-    )  # i32[C], positions of the track (counted from its start) before the cell begins; one closing cell each
+    grid: jax.Array  # i32[C], positions of the track, from its start, before the cell begins; one closing cell each
 
     # -- rows
     price: jax.Array  # i16[R, S, K], 0.01 cent; bid prices, best first; 0: no level
     size: jax.Array  # i32[R, S, K], whole contracts (the fraction is floored) resting at that bid; 0 where price is 0
     stamp: jax.Array  # i16[R, S, K], number of times the level has changed (modulo 2**16), 0 where price is 0
-    mark: (
-        jax.Array
-    )  # i16[R, 2], best YES bid (0 if missing) and ask (10,000 if missing); of the last quoted row when both are
+    mark: jax.Array  # i16[R, 2], best YES bid (0 if missing) and ask (10,000); both missing: of the last quoted row
     best_entry: jax.Array  # i32[R, S], entry of the best bid at this row; 0 (a sentinel) if the side is empty
-    best_max: (
-        jax.Array
-    )  # i16[L, R, S], highest best bid over rows r .. r + 2**l - 1 of the same market; the sparse table
+    best_max: jax.Array  # i16[L, R, S], sparse table: highest best bid over rows r .. r + 2**l - 1 of the market
+    sums: jax.Array  # i32[R, 8], running sums over rows 0..r, wrapping: `sequences` uses differences of them only
 
     # -- entries
     entry_row: jax.Array  # i32[N_entries], the row of the change
     entry_size: jax.Array  # i32[N_entries], whole contracts at the level after it
+    entry_traded: jax.Array  # i32[N_entries], whole contracts of its decrease that trade prints explain
 
     # -- markets and sessions
     market_session: jax.Array  # i32[n_markets]

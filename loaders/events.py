@@ -68,6 +68,7 @@ class Report:
     snapshots: int = 0
     deltas: int = 0
     trades: int = 0
+    prints_unmatched: int = 0  # trade prints that the decreases of their level around their time do not add up to
     tickers: int = 0
     other: int = 0  # acknowledgements, errors, subscriptions and other frames that change no book
     epochs: int = 0  # snapshot restarts, reconnects

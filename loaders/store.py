@@ -21,7 +21,7 @@ from loaders.events import DataError, Report
 from loaders.index import SessionInfo, TapeIndex
 from loaders.tapes import to_device
 
-FORMAT, VERSION = "kalshi-jax tape", 1
+FORMAT, VERSION = "kalshi-jax tape", 2
 MANIFEST, INDEX = "manifest.json", "index.json"
 
 

@@ -11,9 +11,11 @@ from dataclasses import fields
 import jax.numpy as jnp
 import numpy as np
 
+from kalshi_jax.sequences import running_sums
 from kalshi_jax.tape import CENT, DOLLAR, END_OF_TIME, NO, YES, Tape
 from loaders.events import HUNDREDTHS, DataError, Events
 from loaders.index import SessionInfo, TapeIndex, describe
+from loaders.prints import match_prints
 from loaders.replay import PRICES, Replay, replay, top_entries
 
 DEPTH = 10  # book levels K of a row
@@ -35,14 +37,17 @@ def build_tape(sessions: Iterable[Events], progress: Progress | None = None, tot
     infos: list[SessionInfo] = []
     skipped: list[SessionInfo] = []
     replays: list[Replay] = []
+    prints: list[np.ndarray] = []  # of each session, what trade prints explain of its entries
     for done, events in enumerate(sessions, start=1):
         replayed = replay(events)
+        traded, events.report.prints_unmatched = match_prints(replayed, events.trades)
         info = describe(events, replayed)
         if info.session_id in {other.session_id for other in [*infos, *skipped]}:
             raise DataError(f"session {info.session_id} occurs twice in the source: give each session once")
         if info.tickers:
             infos.append(info)
             replays.append(replayed)
+            prints.append(traded)
         else:
             skipped.append(info)
         if progress:
@@ -58,8 +63,9 @@ def build_tape(sessions: Iterable[Events], progress: Progress | None = None, tot
     arrays = _empty_arrays(int(rows[-1]), int(entries[-1]))
     lengths = np.concatenate([np.diff(r.first_row) for r in replays])
     replays.reverse()
+    prints.reverse()
     for info, row, entry in zip(infos, rows, entries, strict=False):
-        _write_session(arrays, info, replays.pop(), int(row), int(entry))  # free it once it is written
+        _write_session(arrays, info, replays.pop(), prints.pop(), int(row), int(entry))  # free it once it is written
     return _finish(arrays, infos, skipped, lengths)
 
 
@@ -96,7 +102,8 @@ def select_sessions(tape: Tape, index: TapeIndex, session_ids: Iterable[str]) ->
         moved = host["entry_row"][span]
         size = span.stop - span.start
         arrays["entry_row"][entry : entry + size] = np.where(moved < END_OF_TIME, moved - begin + row, END_OF_TIME)
-        arrays["entry_size"][entry : entry + size] = host["entry_size"][span]
+        for name in ("entry_size", "entry_traded"):
+            arrays[name][entry : entry + size] = host[name][span]
         row, entry = row + count, entry + size
     infos = [index.sessions[i] for i in chosen]
     skipped = [info for info in index.skipped if info.session_id in wanted]
@@ -111,7 +118,7 @@ def to_device(arrays: dict[str, np.ndarray], bisections: int) -> Tape:
 def _finish(
     arrays: dict[str, np.ndarray], infos: list[SessionInfo], skipped: list[SessionInfo], lengths: np.ndarray
 ) -> tuple[Tape, TapeIndex]:
-    """Add what follows from the rows: tracks, grids and range maxima. `lengths` i64[n_markets] are the markets' rows."""
+    """Add what the rows imply: tracks, grids, range maxima, running sums. `lengths` i64[n_markets] are the markets' rows."""
     rows = len(arrays["time_ms"])
     starts = 1 + np.cumsum(lengths) - lengths
     markets = np.array([len(info.tickers) for info in infos], np.int32)
@@ -125,6 +132,7 @@ def _finish(
     session_times = np.full(_bucket(int(positions.sum())), END_OF_TIME, np.int32)
     session_times[: positions.sum()] = np.concatenate(changes)
     arrays["best_max"] = _range_maxima(arrays["price"][:, :, 0], int(lengths.max()))
+    arrays["sums"] = running_sums(arrays["price"], arrays["size"], arrays["mark"], starts)
     arrays["grid"], arrays["track_grid"], arrays["track_shift"], bisections = _grids([*tracks, *changes])
     arrays["time_ms"] = np.concatenate([arrays["time_ms"], session_times])
     arrays["track_start"] = np.append(starts, rows + np.cumsum(positions) - positions).astype(np.int32)
@@ -167,10 +175,13 @@ def _empty_arrays(rows: int, entries: int) -> dict[str, np.ndarray]:
         "best_entry": np.zeros((rows, 2), np.int32),
         "entry_row": np.full(entries, END_OF_TIME, np.int32),
         "entry_size": np.zeros(entries, np.int32),
+        "entry_traded": np.zeros(entries, np.int32),
     }
 
 
-def _write_session(arrays: dict[str, np.ndarray], info: SessionInfo, replayed: Replay, row: int, entry: int) -> None:
+def _write_session(
+    arrays: dict[str, np.ndarray], info: SessionInfo, replayed: Replay, traded: np.ndarray, row: int, entry: int
+) -> None:
     """Write a session's rows, beginning at `row`, and its entries, beginning at `entry`, into the arrays."""
     time = replayed.time_ms - info.started_at_ms
     if time.max() >= END_OF_TIME:
@@ -192,6 +203,7 @@ def _write_session(arrays: dict[str, np.ndarray], info: SessionInfo, replayed: R
     place = entry + number + np.cumsum(begins) - 1  # one sentinel after each level before
     arrays["entry_row"][place] = row + changes.step
     arrays["entry_size"][place] = contracts
+    arrays["entry_traded"][place] = traded // HUNDREDTHS
     changed = number - np.maximum.accumulate(np.where(begins, number, 0)) + 1
     # by entry number counted from 1, as top_entries gives them; 0 is no level
     price = np.append(0, changes.level % PRICES).astype(np.int16)

@@ -44,6 +44,12 @@ SETTINGS = {
         maker_flat=25,
         initial_cash=500 * DOLLAR,
     ),
+    "event clock, power queue, fees for resting": Setting(queue_model="power", maker_rate=175, order_sizes=(5, 100)),
+    "1 s, two orders, power queue, n = 1": Setting(
+        queue_model="power", queue_exponent=1, orders_per_market=2, decision_interval_ms=1000, hold_cancels=False
+    ),
+    "100 ms, log queue": Setting(queue_model="log", decision_interval_ms=100, hold_cancels=False),
+    "event clock, optimistic queue, three slots": Setting(queue_model="optimistic", slots=3, hold_cancels=False),
     "5 s, five slots, two orders, little cash": Setting(
         slots=5,
         orders_per_market=2,

@@ -1,6 +1,7 @@
 """Features equal a slow computation from the oracle's books, are bounded, and never tell which market they describe."""
 
 import math
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +9,18 @@ import numpy as np
 import pytest
 
 from kalshi_jax import MarketAgnosticKalshiEnv
-from kalshi_jax.features import BOOK_FEATURES, FEATURE_NAMES, OVERALL_FEATURES, split_portfolio
+from kalshi_jax.features import (
+    BOOK_FEATURES,
+    FEATURE_NAMES,
+    OVERALL_FEATURES,
+    TIME_FEATURES,
+    feature_names,
+    split_portfolio,
+)
+from kalshi_jax.sequences import HISTORY, SEQUENCE_FEATURES, running_sums, sequence_features
 from loaders import load_tape
-from tests.reference.books import Market, Session, replay
-from tests.reference.frames import numbered, random_frames, write_recording
+from tests.reference.books import SIDES, Market, Session, replay
+from tests.reference.frames import numbered, random_frames, snapshot, write_recording
 
 TICKERS = ("A", "B", "C")
 
@@ -58,6 +67,57 @@ def slow_rhythm(times: list[int], now: int) -> list[float]:
     return [min(math.log1p(gap / 1000) / 10, 1), *kinds, *(min(math.log1p(r) / 7, 1) for r in rates), acceleration]
 
 
+def slow_sequences(market: Market, row: int) -> list[float]:
+    """Tier 3 from the books of the rows up to `row`; prices in cents."""
+    quotes = [market.bid_and_ask(r) for r in range(row + 1)]
+    mids = [(bid + ask) / 200 for bid, ask in quotes]
+    spreads = [min(max(ask - bid, 0), 4095) for bid, ask in quotes]
+    changes = [(sum(after) - sum(before)) / 200 for before, after in pairwise(quotes)]
+    signs = [(change > 0) - (change < 0) for change in changes]
+    best = [{side: (market.book(r)[side] or ((0, 0),))[0] for side in SIDES} for r in range(row + 1)]
+    tops = [{side: min(size, 2**22) for side, (_, size) in at.items()} for at in best]
+
+    def added(r, side):
+        before, after = best[r - 1][side][0], best[r][side][0]
+        return tops[r][side] * (after >= before) - tops[r - 1][side] * (after <= before)
+
+    flows = [added(r, "yes") - added(r, "no") for r in range(1, row + 1)]
+
+    def order_flow(window):
+        depth = [sum(top.values()) for top in tops[-window:]]
+        return math.tanh(sum(flows[-window:]) * len(depth) / max(sum(depth), 1) * 2 / math.sqrt(window))
+
+    def volatility(window):
+        squares = [min(abs(change), 20.475) ** 2 for change in changes[-window:]]
+        return math.tanh(math.sqrt(sum(squares) / max(len(squares), 1)))
+
+    def depth_imbalance(depth):
+        yes, no = (sum(size for _, size in market.book(row)[side][:depth]) for side in SIDES)
+        return (yes - no) / max(yes + no, 1)
+
+    def spread_score(window):
+        if len(set(spreads[-window:])) < 2:
+            return 0.0
+        return math.tanh((spreads[-1] - np.mean(spreads[-window:])) / np.std(spreads[-window:]) / 2)
+
+    far, moves = changes[-128:], sum(map(abs, signs[-128:]))
+    neighbours = list(zip([0, *signs], signs, strict=False))[-128:]
+    net, way = round(abs(sum(far)), 6), round(sum(map(abs, far)), 6)
+    pace = [np.mean(np.abs(changes[-window:])) if changes else 0.0 for window in (32, 128)]
+    return [
+        *(math.tanh(sum(changes[-n:]) / math.sqrt(n)) for n in (1, 2, 4, 8, 16, 32)),
+        *(volatility(window) for window in (8, 32, 128)),
+        *(depth_imbalance(depth) for depth in (1, 3, 5, 10)),
+        *(order_flow(window) for window in (8, 32, 128)),
+        *(spread_score(window) for window in (32, 128)),
+        *(math.tanh((mids[-1] - np.mean(mids[-n:])) / math.sqrt(n) * 2) if mids else 0.0 for n in (32, 128)),
+        sum(a * b for a, b in neighbours) / max(moves, 1),
+        float(moves >= 4 and 2 * net >= way),
+        float(moves >= 4 and 4 * net <= way),
+        float(pace[0] > 2 * pace[1] + 1e-9),
+    ]
+
+
 def slow_features(session: Session, ticker: str, now: int) -> list[float]:
     market = session.markets[ticker]
     union = sorted({t for m in session.markets.values() for t in m.times})
@@ -66,7 +126,8 @@ def slow_features(session: Session, ticker: str, now: int) -> list[float]:
         then = market.row_at(now - window)
         moved = sum(market.bid_and_ask(market.row_at(now))) - sum(market.bid_and_ask(then)) if then >= 0 else 0
         momenta.append(math.tanh(moved / 2 / 100 / 10))
-    return [*slow_book_features(market, now), *slow_rhythm(union, now), *slow_rhythm(market.times, now), *momenta]
+    time = [*slow_rhythm(union, now), *slow_rhythm(market.times, now), *momenta]
+    return [*slow_book_features(market, now), *time, *slow_sequences(market, market.row_at(now))]
 
 
 @pytest.fixture(scope="module", params=[(1, False), (2, True)], ids=["cents", "dollars"])
@@ -131,6 +192,82 @@ def test_equal_books_give_bit_identical_features(tmp_path):
         assert not truncated or i > 100
 
 
+def extreme_frames() -> list[dict]:
+    """Books that swing from edge to edge with as many contracts as a tape holds, then stand still, then trend."""
+    most = 2**31 - 1
+    low, high = ({1: most}, {98: most, 50: most}), ({98: most, 97: most}, {1: most})
+    one_sided = ({40: 3}, {})
+    books = [low, high] * 100 + [one_sided, ({}, {}), one_sided] * 5
+    books += [({50: 10}, {40: 10 + i % 2}) for i in range(140)] + [({20 + i // 5: 5 + i}, {30: 7}) for i in range(160)]
+    return numbered(snapshot(1000 + 10 * i, *book) for i, book in enumerate(books))
+
+
+@pytest.fixture(scope="module")
+def extreme(tmp_path_factory):
+    frames = extreme_frames()
+    tape, _ = load_tape(write_recording(tmp_path_factory.mktemp("extreme") / "extreme.jsonl", frames))
+    return tape, replay(frames).markets["A"]
+
+
+def all_rows(tape, market):
+    first, count = int(tape.track_start[market]), int(tape.track_length[market])
+    return jnp.full(count, market), jnp.arange(first, first + count)
+
+
+def test_sequences_of_extreme_books_equal_a_slow_computation_and_reach_every_regime(extreme):
+    tape, market = extreme
+    features = np.asarray(jax.jit(sequence_features)(tape, *all_rows(tape, 0)))
+    assert len(features) == len(market.times)
+    slow = np.array([slow_sequences(market, row) for row in range(len(features))])
+    for i, name in enumerate(SEQUENCE_FEATURES):
+        np.testing.assert_allclose(features[:, i], slow[:, i], rtol=2e-5, atol=2e-5, err_msg=name)
+    assert (np.abs(features) <= 1).all()
+    assert (features[0] == np.where(np.char.startswith(SEQUENCE_FEATURES, "depth_imbalance"), features[0], 0)).all()
+    regimes = features[:, -3:]
+    assert (regimes.min(axis=0) == 0).all()
+    assert (regimes.max(axis=0) == 1).all()
+    assert len({SEQUENCE_FEATURES[i] for i in np.flatnonzero(np.ptp(features, axis=0) == 0)}) == 0
+
+
+def test_sequences_have_the_same_bits_wherever_the_running_sums_stand(recorded, extreme):
+    for tape in (recorded[0], extreme[0]):
+        markets, rows = all_rows(tape, tape.num_markets - 1)
+        features = np.asarray(jax.jit(sequence_features)(tape, markets, rows))
+        for offset in (1, 2**31 - 1, -(2**31), 123_456_789):
+            moved = tape.replace(sums=tape.sums + jnp.int32(offset))
+            np.testing.assert_array_equal(jax.jit(sequence_features)(moved, markets, rows), features)
+
+
+def test_a_short_tape_gives_the_bits_of_the_whole_recording_in_every_program(recorded, extreme):
+    for tape in (recorded[0], extreme[0]):
+        markets, rows = (x[HISTORY - 1 :: 11] for x in all_rows(tape, tape.num_markets - 1))
+        whole = np.asarray(jax.jit(sequence_features)(tape, markets, rows))
+        one_by_one = jax.jit(jax.vmap(lambda t, m, r: sequence_features(t, m[None], r[None])[0], (None, 0, 0)))
+        np.testing.assert_array_equal(one_by_one(tape, markets, rows), whole)
+        for row, expected in zip(np.asarray(rows), whole, strict=True):
+            last = np.append(0, np.arange(row - HISTORY + 1, row + 1))
+            price, size, mark = (np.asarray(x)[last] for x in (tape.price, tape.size, tape.mark))
+            sums = running_sums(price, size, mark, np.array([1]))
+            short = extreme[0].replace(price=price, size=size, mark=mark, sums=sums, track_start=np.array([1, 1]))
+            seen = jax.jit(sequence_features)(short, jnp.zeros(1, jnp.int32), jnp.array([HISTORY]))
+            np.testing.assert_array_equal(seen[0], expected)
+    np.testing.assert_array_equal(sequence_features(tape, markets, rows), whole, err_msg="without jit")
+
+
+def test_tiers_are_left_out_one_by_one(extreme):
+    tape, _ = extreme
+    assert FEATURE_NAMES == BOOK_FEATURES + TIME_FEATURES + SEQUENCE_FEATURES
+    assert feature_names(False, False) == BOOK_FEATURES
+    seen = {}
+    for temporal, sequence in ((True, False), (False, True), (True, True)):
+        env = MarketAgnosticKalshiEnv(1, temporal_features=temporal, sequence_features=sequence)
+        assert env.feature_names == feature_names(temporal, sequence)
+        obs, _ = env.start(env.make_params(tape), jnp.array([0]), jnp.int32(2_500))
+        assert bool(env.observation_space().contains(obs))
+        seen[temporal, sequence] = dict(zip(env.feature_names, np.asarray(obs.market[0]), strict=True))
+    assert seen[True, True] == seen[True, False] | seen[False, True]
+
+
 def test_every_feature_is_in_the_readme():
     from pathlib import Path
 
@@ -138,4 +275,5 @@ def test_every_feature_is_in_the_readme():
     names = {name.removeprefix("session_").removeprefix("market_") for name in FEATURE_NAMES} | set(OVERALL_FEATURES)
     assert [name for name in sorted(names) if f"`{name}`" not in readme] == []
     assert len(BOOK_FEATURES) == 12
-    assert len(FEATURE_NAMES) == 28
+    assert len(FEATURE_NAMES) == 52
+    assert len(set(FEATURE_NAMES)) == 52

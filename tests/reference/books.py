@@ -34,6 +34,10 @@ class Market:
     ticker: str
     times: list[int] = field(default_factory=list)  # per row: ms since the session's first event
     changes: list[dict[Level, int]] = field(default_factory=list)  # per row: levels that changed -> exact size after it
+    before: list[dict[Level, int]] = field(default_factory=list)  # per row: the same levels -> exact size before it
+    traded: list[dict[Level, int]] = field(
+        default_factory=list
+    )  # per row: level -> part of its decrease that was traded
     shown: list[dict[Side, Shown]] = field(default_factory=list)  # per row: the displayed book after it
     quoted: list[tuple[int, int]] = field(default_factory=list)  # per row: (bid, ask) of the marks
 
@@ -72,17 +76,41 @@ def read_session(path: Path) -> Session:
 def replay(frames: Iterable[dict[str, Any]]) -> Session:
     """Replay recorded frames in the order given: deltas and snapshots change books, every other type is passed over."""
     by_market: dict[str, list[dict[str, Any]]] = {}
+    prints: list[dict[str, Any]] = []
     for frame in frames:
         if frame["type"] in ("orderbook_snapshot", "orderbook_delta"):
             by_market.setdefault(frame["msg"]["market_ticker"], []).append(frame)
+        if frame["type"] == "trade" and not frame["msg"].get("is_block_trade", False):
+            prints.append(frame)
     times = {ticker: event_times(events) for ticker, events in by_market.items()}
     zero = min(market_times[0] for market_times in times.values())
-    return Session(
-        {
-            ticker: replay_market(ticker, [time - zero for time in times[ticker]], events)
-            for ticker, events in by_market.items()
-        }
-    )
+    markets = {
+        ticker: replay_market(ticker, [time - zero for time in times[ticker]], events)
+        for ticker, events in by_market.items()
+    }
+    for frame in sorted(prints, key=print_time):
+        if frame["msg"]["market_ticker"] in markets:
+            explain(markets[frame["msg"]["market_ticker"]], frame["msg"], print_time(frame) - zero)
+    return Session(markets)
+
+
+def print_time(frame: dict[str, Any]) -> int:
+    """Epoch ms of a trade print: `ts_ms`, else the recorder's clock (the older `ts` has whole seconds only)."""
+    return frame["msg"].get("ts_ms", frame["recv_ms"])
+
+
+def explain(market: Market, message: dict[str, Any], time: int) -> None:
+    """Let a trade print explain decreases of the level it hit, the earliest first, within 100 ms of it."""
+    side = "yes" if message["taker_side"] == "no" else "no"
+    price = message["yes_price"] * 100 if "yes_price" in message else exact(message["yes_price_dollars"], DOLLAR)
+    level = (side, price if side == "yes" else DOLLAR - price)
+    left = message["count"] * HUNDREDTHS if "count" in message else exact(message["count_fp"], HUNDREDTHS)
+    for row in range(market.row_at(time - 101) + 1, market.row_at(time + 100) + 1):
+        if level in market.changes[row]:
+            decrease = max(market.before[row][level] - market.changes[row][level], 0)
+            part = min(left, decrease - market.traded[row].get(level, 0))
+            market.traded[row][level] = market.traded[row].get(level, 0) + part
+            left -= part
 
 
 def event_times(events: list[dict[str, Any]]) -> list[int]:
@@ -124,6 +152,8 @@ def replay_market(ticker: str, times: list[int], events: list[dict[str, Any]]) -
             i += 1
         market.times.append(time)
         market.changes.append({level: levels.get(level, 0) for level, _ in before.items() ^ levels.items()})
+        market.before.append({level: before.get(level, 0) for level in market.changes[-1]})
+        market.traded.append({})
         last = market.book(len(market.shown) - 1)
         market.shown.append({side: displayed(levels, side, last[side]) for side in SIDES})
         market.quoted.append(quote(market.shown[-1], market.quoted[-1] if market.quoted else (0, DOLLAR)))

@@ -48,6 +48,8 @@ class Setting:
     steps: int = 200
     seed: int = 0
     wild: float = 0.05  # share of actions that are any number, legal or not, in range or not
+    queue_model: str = "risk_averse"
+    queue_exponent: int = 2
     remembered_levels: int = 64  # of the fast environment; the oracle forgets none
 
     def fast(self, tape: Tape) -> tuple[MarketAgnosticKalshiEnv, EnvParams]:
@@ -68,6 +70,8 @@ class Setting:
             taker_flat_cents=self.taker_flat / 100,
             maker_flat_cents=self.maker_flat / 100,
             hold_cancels=self.hold_cancels,
+            queue_model=self.queue_model,
+            queue_exponent=self.queue_exponent,
         )
         return env, params
 
@@ -84,6 +88,8 @@ class Setting:
             maker_rate=self.maker_rate,
             taker_flat=self.taker_flat,
             maker_flat=self.maker_flat,
+            queue_model=self.queue_model,
+            queue_exponent=self.queue_exponent,
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from tests.reference.books import DOLLAR, OPPOSITE, SIDES, Market, Shown, Side, best_price
 from tests.reference.fees import Fill, charged
 from tests.reference.ledger import Ledger, Position, portfolio_value, trade
+from tests.reference.queues import off_the_front
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ class ReferenceEnv:
     taker_flat: int = 0
     maker_flat: int = 0
     bound: int = 2_000_000_000
+    queue_model: str = "risk_averse"
+    queue_exponent: int = 2  # n of the power model
 
     def start(self, markets: Sequence[Market | None], start_ms: int) -> dict[str, Any]:
         """Begin an episode in these market slots (None: unused) at a time; returns what `step` returns."""
@@ -191,9 +194,13 @@ class ReferenceEnv:
             passed[slot] = range(self.rows[slot] + 1, row + 1)
             self.rows[slot] = row
             self.forget_taken(slot, passed[slot])
-        filled = [at for at in self.slots if at in self.orders and self.meet(at, passed[at[1]])]
-        for at in filled:
-            self.fill(at)
+        self.got: dict[
+            tuple[int, int, Side, int], int
+        ] = {}  # (market slot, row, level) -> contracts its trades gave us
+        wanted = {at: self.meet(at, passed[at[1]]) for at in self.slots if at in self.orders}
+        for at, n in wanted.items():
+            if n > 0:
+                self.fill(at, n)
 
     def next_time(self) -> int:
         """Now + the decision interval, or the earliest next row of any market, or now if there is none."""
@@ -208,27 +215,47 @@ class ReferenceEnv:
             for level in self.markets[slot].changes[row]:
                 self.taken[slot].pop(level, None)
 
-    def meet(self, at: tuple[int, int], passed: range) -> bool:
-        """Lead one resting order through rows of its market; True if it fills in one of them."""
+    def meet(self, at: tuple[int, int], passed: range) -> int:
+        """Lead one resting order through rows of its market; returns the contracts that fill."""
         order, market = self.orders[at], self.markets[at[1]]
         side = order.primitive.rests
+        got = 0
         for row in passed:
             if best_price(market.book(row)[OPPOSITE[side]]) >= DOLLAR - order.price:
-                return True
+                return order.remaining
             if (side, order.price) in market.changes[row]:
-                order.front = min(order.front, market.changes[row][side, order.price] // 100)
-        return False
+                got += self.queue(at, row, order.remaining - got)
+        return got
 
-    def fill(self, at: tuple[int, int]) -> None:
-        """Fill the remainder of a resting order at its price; of a SELL at most what is held, the rest is cancelled."""
-        order = self.orders.pop(at)
+    def queue(self, at: tuple[int, int], row: int, remaining: int) -> int:
+        """Move an order's queue on by one change of its level; returns the contracts that trades fill."""
+        order, market = self.orders[at], self.markets[at[1]]
+        level = (order.primitive.rests, order.price)
+        before, after = market.before[row][level] // 100, market.changes[row][level] // 100
+        traded = min(market.traded[row].get(level, 0) // 100, max(before - after, 0))
+        earlier = self.got.get((at[1], row, *level), 0)  # what orders in earlier slots got of these trades
+        fill = max(0, min(max(traded - order.front, 0) - earlier, remaining))
+        self.got[at[1], row, *level] = earlier + fill
+        front = max(order.front - traded, 0)
+        back = max(before - traded - front, 0)
+        rest = max(before - traded - after, 0)
+        front -= off_the_front(self.queue_model, front, back, rest, self.queue_exponent)
+        order.front = min(max(front, 0), after)
+        return fill
+
+    def fill(self, at: tuple[int, int], wanted: int) -> None:
+        """Fill a resting order at its price; of a SELL at most what is held, and if that is less, the rest is cancelled."""
+        order = self.orders[at]
         primitive, slot = order.primitive, at[1]
         held = self.holding(slot, primitive.outcome)
-        n = order.remaining if primitive.verb == "BUY" else min(order.remaining, held)
+        n = wanted if primitive.verb == "BUY" else min(wanted, held)
+        if n < wanted or n == order.remaining:
+            del self.orders[at]
         if n == 0:
             return
         fee = self.maker_fee(order, order.filled + n) - self.maker_fee(order, order.filled)
         fills = [(n, yes_price(primitive.rests, order.price))]
+        order.remaining, order.filled = order.remaining - n, order.filled + n
         self.ledger = trade(self.ledger, slot, primitive.direction, fills, fee)
         self.trades += 1
         self.maker_contracts += n

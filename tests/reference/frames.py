@@ -59,13 +59,26 @@ def delta(at: int, side: str, price: Number, change: Number, ticker: str = "A", 
     return {"recv_ms": at, "type": "orderbook_delta", "sid": 1, "msg": message}
 
 
+def print_of(at: int, side: str, price: Number, size: Number, ticker: str = "A", ts_ms: int | None = None) -> Frame:
+    """The print of a trade that hit a bid; the fixed-point generation if it has the exchange's time `ts_ms`."""
+    yes = price if side == "yes" else 100 - price
+    message: dict[str, Any] = {"market_ticker": ticker, "taker_side": "no" if side == "yes" else "yes"}
+    if ts_ms is None:
+        message |= {"yes_price": int(yes), "no_price": int(100 - yes), "count": int(size), "ts": at // 1000}
+    else:
+        message |= {"yes_price_dollars": dollars(yes), "no_price_dollars": dollars(100 - yes)}
+        message |= {"count_fp": f"{size:.2f}", "ts_ms": ts_ms}
+    return {"recv_ms": at, "type": "trade", "sid": 2, "msg": message}
+
+
 def dollars(cents: Number) -> str:
     return f"{Decimal(cents) / 100:.4f}"
 
 
 def numbered(frames: Iterable[Frame]) -> list[Frame]:
     """The frames with the sequence numbers of one subscription."""
-    return [frame | {"seq": seq} for frame, seq in zip(frames, itertools.count(1), strict=False)]
+    count = itertools.count(1)
+    return [frame if frame["type"] == "trade" else frame | {"seq": next(count)} for frame in frames]
 
 
 def write_recording(path: Path, frames: Iterable[Frame]) -> Path:
@@ -88,6 +101,11 @@ def random_frames(seed: int, tickers: Iterable[str] = ("A",), moments: int = 300
     def change(ticker: str, side: str, price: Decimal, size: Decimal, ts_ms: int) -> None:
         levels = books[ticker][side]
         frames.append(delta(now, side, price, size, ticker, ts_ms if fixed else None))
+        if size < 0 and rng.random() < 0.6:  # a print explains some of what goes, at its time or not
+            part = (-size * rng.choice([10, 10, 3]) / 10).quantize(unit)
+            if part > 0:
+                late = rng.choice([0, 20, 20, 90, 400])
+                frames.append(print_of(now + late, side, price, part, ticker, ts_ms + late if fixed else None))
         levels[price] = levels.get(price, Decimal(0)) + size
         if levels[price] == 0:
             del levels[price]
