@@ -28,7 +28,7 @@ def tape(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def env():
-    return MarketAgnosticKalshiEnv(max_markets=2)
+    return MarketAgnosticKalshiEnv(max_markets=2, sequence_features=False, remembered_levels=8)
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +136,7 @@ def test_eight_devices_agree_with_one():
 
 
 def test_environment_is_static_and_hashable(env):
-    same = MarketAgnosticKalshiEnv(max_markets=2)
+    same = MarketAgnosticKalshiEnv(max_markets=2, sequence_features=False, remembered_levels=8)
     assert env == same
     assert hash(env) == hash(same)
     assert env != MarketAgnosticKalshiEnv(max_markets=3)
