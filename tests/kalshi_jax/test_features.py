@@ -140,7 +140,7 @@ def recorded(request, tmp_path_factory):
 
 def test_features_equal_a_slow_computation_from_the_books(recorded):
     tape, index, session = recorded
-    env = MarketAgnosticKalshiEnv(max_markets=3)
+    env = MarketAgnosticKalshiEnv(max_markets=3, remembered_levels=8)
     params = env.make_params(tape)
     end = max(market.times[-1] for market in session.markets.values())
     rng = np.random.default_rng(0)
@@ -156,7 +156,7 @@ def test_features_equal_a_slow_computation_from_the_books(recorded):
 
 def test_features_are_bounded_and_named(recorded):
     tape, _, _ = recorded
-    env = MarketAgnosticKalshiEnv(max_markets=5)
+    env = MarketAgnosticKalshiEnv(max_markets=5, remembered_levels=8)
     params = env.make_params(tape, episode_length=50)
     obs, state = jax.vmap(env.reset, (0, None))(jax.random.split(jax.random.key(0), 64), params)
     step = jax.jit(jax.vmap(env.step, (0, 0, 0, None)))
@@ -182,7 +182,7 @@ def test_equal_books_give_bit_identical_features(tmp_path):
     twins = [f | {"msg": f["msg"] | {"market_ticker": t}} for f in frames for t in ("Z-TWIN", "A-TWIN")]
     twins = numbered(twins)
     tape, _ = load_tape(write_recording(tmp_path / "twins.jsonl", twins))
-    env = MarketAgnosticKalshiEnv(max_markets=2)
+    env = MarketAgnosticKalshiEnv(max_markets=2, remembered_levels=8)
     params = env.make_params(tape)
     obs, state = env.start(params, jnp.array([0, 1]), jnp.int32(0))
     for i in range(150):
