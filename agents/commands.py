@@ -17,7 +17,7 @@ from agents.evaluation import dollars
 from agents.report import evaluate_run, print_outcomes
 from agents.runs import TrainConfig, describe_data
 from agents.training import train
-from loaders import SessionDataLoader, book_at, load_tape, write_store
+from loaders import SessionConfig, SessionDataLoader, book_at, load_tape, write_store
 
 Source = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE...")]
 
@@ -50,17 +50,26 @@ class Sessions:
 
     source: Source
     """Recordings (a path, several, or a glob in quotes), a postgresql:// URL, a store, or "synthetic:..."."""
+    metadata: str | None = None
+    """A JSON file of the markets' close times, results and fees."""
     json: bool = False
     """Print the result as JSON on standard output."""
 
     def run(self) -> None:
         """Run the command."""
-        sessions = SessionDataLoader(list(self.source)).catalogue()
+        sessions = SessionDataLoader(list(self.source), SessionConfig(metadata=self.metadata)).catalogue()
         if self.json:
             _print_json([asdict(session) for session in sessions])
             return
         table = Table(
-            "session", "started (UTC)", "hours", "markets", "deltas", "gaps", "crossed inside/after", "dropped"
+            "session",
+            "started (UTC)",
+            "hours",
+            "markets (settled)",
+            "deltas",
+            "gaps",
+            "crossed inside/after",
+            "dropped",
         )
         for column in table.columns[2:]:
             column.justify = "right"
@@ -72,7 +81,7 @@ class Sessions:
                 name,
                 _utc(session.started_at_ms),
                 f"{hours:.2f}",
-                str(len(session.tickers)),
+                f"{len(session.tickers)} ({session.settled})",
                 f"{session.deltas:,}",
                 str(report.sequence_gaps),
                 f"{report.crossed_inside} / {report.crossed_after}",
@@ -90,12 +99,14 @@ class Build:
     """Recordings (a path, several, or a glob in quotes), or a postgresql:// URL."""
     out: Annotated[Path, tyro.conf.arg(metavar="STORE")]
     """Folder to write."""
+    metadata: str | None = None
+    """A JSON file of the markets' close times, results and fees."""
     json: bool = False
     """Print the result as JSON on standard output."""
 
     def run(self) -> None:
         """Run the command."""
-        tape, index = load_tape(list(self.source))
+        tape, index = load_tape(list(self.source), SessionConfig(metadata=self.metadata))
         write_store(self.out, tape, index)
         data = describe_data(tape, index) | {"store": str(self.out)}
         if self.json:
@@ -181,6 +192,8 @@ class Evaluate:
     """Recordings to judge on: paths, globs in quotes, a postgresql:// URL or a store."""
     sessions: tuple[str, ...] = ()
     """Sessions of the source to judge on, by id; all of them by default."""
+    metadata: str | None = None
+    """A JSON file of the markets' close times, results and fees."""
     seeds: int = 3
     """Episodes per window, for policies that draw their actions."""
     report: Path | None = None
@@ -190,7 +203,9 @@ class Evaluate:
 
     def run(self) -> None:
         """Run the command."""
-        outcomes, page = evaluate_run(self.run_folder, self.source, self.sessions, self.seeds, self.report)
+        outcomes, page = evaluate_run(
+            self.run_folder, self.source, self.sessions, self.seeds, self.report, self.metadata
+        )
         if self.json:
             _print_json({"report": str(page), "policies": {o.policy: o.summary() for o in outcomes}})
             return

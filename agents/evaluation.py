@@ -26,6 +26,7 @@ METRICS = {  # name -> what it says, for tables
     "total_return": "return $",
     "return_percent": "return %",
     "sharpe_per_step": "Sharpe per step",
+    "sharpe_assumed": "Sharpe at assumed volatility",
     "max_drawdown": "max drawdown $",
     "trades_per_step": "trades per step",
     "contracts": "contracts",

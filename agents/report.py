@@ -42,7 +42,12 @@ grid-template-columns:max-content 1fr;gap:.2rem 1.2rem;font-size:.92rem}dt{color
 
 
 def evaluate_run(
-    run: Path, source: Sequence[str], sessions: Sequence[str] = (), seeds: int = 3, page: Path | None = None
+    run: Path,
+    source: Sequence[str],
+    sessions: Sequence[str] = (),
+    seeds: int = 3,
+    page: Path | None = None,
+    metadata: str | None = None,
 ) -> tuple[list[Outcome], Path]:
     """Play a run's newest agent and the baselines on a source and write the report.
 
@@ -52,6 +57,7 @@ def evaluate_run(
         sessions: of the source; all if empty.
         seeds: episodes per window, for policies that draw.
         page: of the report; `run`/report.html by default.
+        metadata: a file of close times, results and fees of the source's markets.
 
     Returns:
         the outcomes, the agent's first, and the page.
@@ -59,7 +65,7 @@ def evaluate_run(
     config, trained_on = load_run(run)
     folder = RunFolder(run)
     weights = folder.restore_weights()
-    tape, index = load_tape(list(source), SessionConfig(session_pool=tuple(sessions)))
+    tape, index = load_tape(list(source), SessionConfig(session_pool=tuple(sessions), metadata=metadata))
     env, params, network = make_environment(config, tape)
     windows = all_windows(tape, config.max_markets, config.episode_length, config.decision_interval_ms)
     outcomes = evaluate(env, network, weights, params, windows, seeds=seeds)
@@ -187,6 +193,7 @@ def format_figure(name: str, value: float) -> str:
     decimals = {
         "return_percent": 3,
         "sharpe_per_step": 4,
+        "sharpe_assumed": 4,
         "trades_per_step": 3,
         "turnover": 3,
         "contracts": 0,

@@ -31,6 +31,8 @@ class TrainConfig:
     """Recordings to train on: paths, globs in quotes, a postgresql:// URL or a store."""
     sessions: tuple[str, ...] = ()
     """Sessions of the source to train on, by id; all of them by default."""
+    metadata: str | None = None
+    """A JSON file of the markets' close times, results and fees; without it holdings end at their last mark."""
     out: Path | None = None
     """Folder of the run; runs/<date and time> by default."""
     total_steps: int = 5_000_000
@@ -51,6 +53,8 @@ class TrainConfig:
     """Steps of an episode."""
     decision_interval_ms: int = 1000
     """Time between decisions; 0 decides at every change of the book."""
+    latency_ms: int = 0
+    """Time from a decision to the arrival of its orders at the exchange."""
     mark: Literal["mid", "exit"] = "mid"
     """How holdings are valued: at the middle of the book, or at what the book would pay."""
     initial_cash: float = 10_000.0
@@ -61,6 +65,18 @@ class TrainConfig:
     """Show the agent what the market did over its last changes: trend, volatility, order flow."""
     queue_model: Literal["risk_averse", "power", "log", "optimistic"] = "risk_averse"
     """How the queue ahead of a resting order shrinks when its level does and no trade explains it."""
+
+    hold_cancels: bool = True
+    """HOLD takes a resting order out of the book; otherwise it stays until another takes its slot."""
+    risk_weight: float = 0.0
+    """Of the differential Sharpe ratio in the reward."""
+    timing_weight: float = 0.0
+    """Of what the market did after each trade in the reward."""
+    discovery_weight: float = 0.0
+    """Of what is tried for the first time in an episode in the reward."""
+
+    certain_fill: Literal["whole", "displayed"] = "whole"
+    """What a resting order gets when the other side comes to its price: its whole remainder, or no more than shows there."""
 
     num_envs: int = 1024
     """Parallel episodes."""
@@ -201,8 +217,14 @@ def make_environment(config: TrainConfig, tape: Tape) -> tuple[MarketAgnosticKal
         episode_length=config.episode_length,
         decision_interval_ms=config.decision_interval_ms,
         mark=config.mark,
+        latency_ms=config.latency_ms,
+        hold_cancels=config.hold_cancels,
         queue_model=config.queue_model,
+        certain_fill=config.certain_fill,
         initial_cash=config.initial_cash,
+        risk_weight=config.risk_weight,
+        timing_weight=config.timing_weight,
+        discovery_weight=config.discovery_weight,
     )
     return env, params, ActorCritic(env.num_actions, config.orders_per_market, config.width)
 
@@ -256,7 +278,7 @@ def remember_settings(folder: RunFolder, config: TrainConfig, data: dict[str, An
     now = json.loads(json.dumps({"settings": settings, "data": data}))
     for part in ("settings", "data"):
         for name, value in now[part].items():
-            if name not in ("source", "total_steps") and before[part][name] != value:
+            if name not in ("source", "total_steps") and before[part].get(name, value) != value:
                 raise ValueError(
                     f"{folder.path} began with {name} = {before[part][name]}, but now it is {value}: resume with the same"
                 )

@@ -55,6 +55,7 @@ def update_from_fill(
     _in_range(f"slot {slot}: contracts={contracts!r}", contracts, 1, MAX_CONTRACTS)
     _in_range(f"slot {slot}: price={price!r}", price, 1, DOLLAR - 1)
     _in_range(f"slot {slot}: fee={fee!r}", fee, 0, INT32)
+    slot, contracts, price, fee = int(slot), int(contracts), int(price), int(fee)  # NumPy's integers would wrap around
 
     direction = 1 if (side == "yes") == (action == "buy") else -1
     yes_price = price if side == "yes" else DOLLAR - price
@@ -112,7 +113,7 @@ def update_from_kalshi_api(
 
     Raises:
         ValueError: a missing field, a value that is not a whole number of contracts or of 0.01 cent or does not fit the ledger,
-            or a ticker without a slot; ticker, field and value are named.
+            or a ticker without a slot; ticker, field and value are named. Positions are held against `ledger.cash`: set it first.
     """
     positions: Any = payload
     if isinstance(payload, Mapping):

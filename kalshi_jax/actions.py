@@ -46,6 +46,7 @@ class Intent:
     direction: jax.Array  # i32[M, O], +1 or -1
     waits: jax.Array  # bool[M, O], joins the queue instead of taking
     reduces: jax.Array  # bool[M, O], SELL: never opens or enlarges a holding
+    primitive: jax.Array  # i32[M, O], 0..7 in enum order, HOLD left out
 
 
 def num_actions(order_sizes: tuple[int, ...]) -> int:
@@ -70,6 +71,7 @@ def decode(action: jax.Array, order_sizes: tuple[int, ...], used: jax.Array) -> 
         direction=jnp.asarray(DIRECTION)[primitive],
         waits=jnp.asarray(WAITS)[primitive],
         reduces=jnp.asarray(REDUCES)[primitive],
+        primitive=primitive,
     )
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from gymnax.environments import environment
 
-from kalshi_jax.actions import decode, num_actions
+from kalshi_jax.actions import Intent, decode, num_actions
 from kalshi_jax.episodes import last_change, next_change, sample_episode
 from kalshi_jax.features import (
     Observation,
@@ -19,18 +19,19 @@ from kalshi_jax.features import (
     feature_names,
     portfolio_names,
 )
-from kalshi_jax.fees import MAX_RATE, TAKER_RATE
-from kalshi_jax.fills import advance_queue, fill_resting, reached, reserved_cash
-from kalshi_jax.ledger import MAX_WEALTH, book_trades, open_account, portfolio_value
-from kalshi_jax.orders import keep_orders, place_orders
+from kalshi_jax.fees import MAX_RATE
+from kalshi_jax.fills import Met, meet_rows, reserved_cash
+from kalshi_jax.ledger import MAX_WEALTH, open_account, portfolio_value, settle
+from kalshi_jax.orders import Placed, arrive, keep_orders, limit_orders, place_orders, send_orders
 from kalshi_jax.queues import QUEUE_MODELS, queue_table
-from kalshi_jax.reward import marks, reward
+from kalshi_jax.reward import marks, new_shaping, no_parts, reward, shape
 from kalshi_jax.spaces import Choices, Observations
-from kalshi_jax.state import EnvParams, EnvState, Fees, no_orders, nothing_taken
-from kalshi_jax.tape import DOLLAR, NO_ROW, Tape, row_at
+from kalshi_jax.state import EnvParams, EnvState, Fees, ShapingWeights, no_orders, nothing_taken
+from kalshi_jax.tape import DOLLAR, END_OF_TIME, NO_ROW, Tape, is_closed, is_settled, row_at
 
 MAX_ORDER_SIZE = 100_000
 MARKS = ("mid", "exit")
+CERTAIN_FILLS = ("whole", "displayed")
 Info = dict[str, Any]
 
 
@@ -57,7 +58,7 @@ class MarketAgnosticKalshiEnv(environment.Environment[EnvState, EnvParams]):
         order_sizes: tuple[int, ...] = (10,),
         temporal_features: bool = True,
         sequence_features: bool = True,
-        remembered_levels: int = 64,
+        remembered_levels: int = 32,
     ):
         """Choose what is static; everything else is in the parameters.
 
@@ -67,8 +68,8 @@ class MarketAgnosticKalshiEnv(environment.Environment[EnvState, EnvParams]):
             order_sizes: contracts per order; each size adds eight actions.
             temporal_features: include tier 2.
             sequence_features: include tier 3.
-            remembered_levels: taken levels an account remembers per market; the oldest are forgotten first. 64 are more than
-                enough for orders that a few levels fill, orders that sweep whole books want 128.
+            remembered_levels: levels per market that an account has taken from and the recording has not refreshed, at most; an
+                order goes no deeper than there is room to remember. Orders that sweep whole books want more.
 
         Raises:
             ValueError: a number outside its range.
@@ -111,17 +112,25 @@ class MarketAgnosticKalshiEnv(environment.Environment[EnvState, EnvParams]):
         decision_interval_ms: int = 0,
         queue_model: str = "risk_averse",
         queue_exponent: float = 2.0,
+        certain_fill: str = "whole",
+        latency_ms: int = 0,
         mark: str = "mid",
         initial_cash: float = 10_000.0,
-        taker_rate: int | np.ndarray = TAKER_RATE,
-        maker_rate: int | np.ndarray = 0,
-        taker_flat_cents: float = 0.0,
-        maker_flat_cents: float = 0.0,
+        taker_rate: int | np.ndarray | None = None,
+        maker_rate: int | np.ndarray | None = None,
+        taker_flat_cents: float | np.ndarray | None = None,
+        maker_flat_cents: float | np.ndarray | None = None,
         hold_cancels: bool = True,
+        risk_weight: float = 0.0,
+        timing_weight: float = 0.0,
+        discovery_weight: float = 0.0,
         start_offset: int = 0,
         market_weights: np.ndarray | None = None,
     ) -> EnvParams:
-        """Make parameters from a tape. Changing `mark`, `queue_model` or the kind of clock recompiles, nothing else does.
+        """Make parameters from a tape.
+
+        What recompiles: another `mark`, `queue_model`, `certain_fill` or kind of clock, and latency or reward weights that become
+        0 or cease to be. Nothing else does.
 
         Args:
             tape: the recordings.
@@ -129,13 +138,20 @@ class MarketAgnosticKalshiEnv(environment.Environment[EnvState, EnvParams]):
             decision_interval_ms: 0 steps from change to change, otherwise the ms between decisions.
             queue_model: how the queue ahead of a resting order shrinks: "risk_averse", "power", "log" or "optimistic".
             queue_exponent: n of the power model.
+            certain_fill: what a resting order gets when the other side comes to its price: its "whole" remainder, or no more than
+                the contracts "displayed" there, for orders that are not small beside those.
+            latency_ms: from a decision to the arrival of its orders; at most the decision interval on the fixed clock.
             mark: value holdings at the "mid", or at what the book would pay ("exit").
             initial_cash: dollars.
-            taker_rate: quadratic fee rate in 1/10,000 (700 on the exchange), for all markets or one each.
+            taker_rate: quadratic fee rate in 1/10,000, for all markets or one each; None: the markets' own, from the tape (700
+                unless their metadata said otherwise).
             maker_rate: the same for resting orders (0 on most series, 175 on those with maker fees).
             taker_flat_cents: a further fee per contract.
             maker_flat_cents: the same for resting orders.
             hold_cancels: HOLD takes a resting order out of the book.
+            risk_weight: of the reward's differential Sharpe ratio; this and the next two: see `reward.shape`.
+            timing_weight: of what marks did to the step's trades.
+            discovery_weight: of what is tried for the first time.
             start_offset: changes at the head of each market in which no episode begins.
             market_weights: f[n_markets], how often each market opens an episode; default: in proportion to its changes
                 (event clock) or to its duration (fixed clock).
@@ -145,8 +161,16 @@ class MarketAgnosticKalshiEnv(environment.Environment[EnvState, EnvParams]):
         """
         _require(episode_length >= 1, "episode_length", episode_length, "at least 1 step")
         _require(0 <= decision_interval_ms < 2**30, "decision_interval_ms", decision_interval_ms, "0 to 2**30 - 1 ms")
+        most = decision_interval_ms or 2**30 - 1
+        _require(
+            0 <= latency_ms <= most,
+            "latency_ms",
+            latency_ms,
+            f"0 to {most} ms: orders arrive before the next decision",
+        )
         _require(queue_model in QUEUE_MODELS, "queue_model", queue_model, f"one of {', '.join(QUEUE_MODELS)}")
         _require(0 < queue_exponent <= 16, "queue_exponent", queue_exponent, "above 0, up to 16")
+        _require(certain_fill in CERTAIN_FILLS, "certain_fill", certain_fill, f"one of {CERTAIN_FILLS}")
         _require(mark in MARKS, "mark", mark, f"one of {MARKS}")
         _require(
             0 < initial_cash * DOLLAR <= MAX_WEALTH, "initial_cash", initial_cash, f"up to ${MAX_WEALTH // DOLLAR:,}"
@@ -163,7 +187,12 @@ class MarketAgnosticKalshiEnv(environment.Environment[EnvState, EnvParams]):
             (maker_rate, MAX_RATE, 1),
             (maker_flat_cents, 100, 100),
         ]
-        fees = [_per_market(value, limit, scale, tape.num_markets) for value, limit, scale in rates]
+        fees = [
+            tape.market_fee[:, i] if value is None else _per_market(value, limit, scale, tape.num_markets)
+            for i, (value, limit, scale) in enumerate(rates)
+        ]
+        shaping = [risk_weight, timing_weight, discovery_weight]
+        _require(bool(np.isfinite(shaping).all()), "reward weights", shaping, "finite numbers")
         cumulative = np.cumsum(weights / weights.sum())
         return EnvParams(
             tape=tape,
@@ -172,12 +201,17 @@ class MarketAgnosticKalshiEnv(environment.Environment[EnvState, EnvParams]):
             initial_cash=jnp.asarray(round(initial_cash * DOLLAR), jnp.int32),
             episode_length=jnp.asarray(episode_length, jnp.int32),
             decision_interval_ms=jnp.asarray(decision_interval_ms, jnp.int32),
+            latency_ms=jnp.asarray(latency_ms, jnp.int32),
             start_offset=jnp.asarray(start_offset, jnp.int32),
             hold_cancels=jnp.asarray(hold_cancels),
             queue_table=jnp.asarray(queue_table(queue_model, queue_exponent)),
+            shaping=ShapingWeights(*(jnp.asarray(weight, jnp.float32) for weight in shaping)),
             event_clock=decision_interval_ms == 0,
             mark=mark,
             queue_model=queue_model,
+            certain_fill=certain_fill,
+            delayed=latency_ms > 0,
+            shaped=any(weight != 0 for weight in shaping),
         )
 
     # -- the three functions that everything else is made of
@@ -195,45 +229,90 @@ class MarketAgnosticKalshiEnv(environment.Environment[EnvState, EnvParams]):
             The state (no auto-reset), reward f32[], terminated bool[], truncated bool[], info.
         """
         tape, fees = params.tape, _gather_fees(params.fees, state.markets)
-        used = state.markets >= 0
+        used, closed = state.markets >= 0, is_closed(tape, state.markets, state.row)
         intent = decode(jnp.asarray(action, jnp.int32), self.order_sizes, used)
-        best = tape.price[state.row, :, 0].astype(jnp.int32)
-        orders, kept = keep_orders(state.orders, intent, best, params.hold_cancels)
-        ledger, orders, taken, placed = place_orders(
-            tape, state.row, state.ledger, orders, state.taken, intent, kept, fees
+        open_intent = replace(intent, size=jnp.where(closed[:, None], 0, intent.size))
+        account, here, placed, met, lost = self._act(state, open_intent, fees, params)
+
+        now_ms, row = self._advance(state, here, params)
+        ledger, orders, taken, met_later = meet_rows(
+            params, account.ledger, account.orders, account.taken, here, row, fees
         )
+        met += met_later
+        settled = is_settled(tape, state.markets, row)
+        paid_out = settle(ledger, settled, tape.market_result[state.markets])
 
-        now_ms, row = self._advance(state, params)
-        due = reached(tape, orders, state.row, row)
-        orders, filled = advance_queue(tape, orders, row, QUEUE_MODELS[params.queue_model], params.queue_table)
-        wanted = jnp.where(due, orders.remaining, filled)
-        maker_orders = maker_contracts = jnp.zeros((), jnp.int32)
-        for slot in range(self.orders_per_market):
-            trade, orders = fill_resting(ledger, orders, fees, slot, wanted[:, slot])
-            ledger = book_trades(ledger, trade)
-            maker_orders += (trade.contracts > 0).sum()
-            maker_contracts += trade.contracts.sum()
-
-        value = portfolio_value(ledger, marks(tape, row, ledger.position, params.mark))
-        trades = placed.taker_orders + maker_orders
-        step_reward, base, penalty = reward(value - state.value, trades)
+        mark = marks(tape, row, paid_out.position, params.mark)
+        value = portfolio_value(paid_out, mark)
+        trades = placed.taker_orders + met.orders
+        change = value - state.value
+        shaping, parts = state.shaping, no_parts()
+        if state.shaping is not None:
+            traded = ledger.position - state.ledger.position
+            moved = mark - marks(tape, state.row, state.ledger.position, params.mark)
+            shaping, parts = shape(
+                state.shaping, change, (traded * moved).sum(), state.ledger.position, intent, params.shaping
+            )
+        step_reward, base, penalty = reward(change, trades, parts)
         following = replace(
-            state, time=state.time + 1, now_ms=now_ms, row=row, ledger=ledger, orders=orders, taken=taken, value=value
+            state,
+            time=state.time + 1,
+            now_ms=now_ms,
+            row=row,
+            ledger=paid_out,
+            orders=orders,
+            taken=taken,
+            value=value,
+            shaping=shaping,
         )
+        unknown = is_closed(tape, state.markets, row) & ~settled & (paid_out.position != 0)
         info = {
             "portfolio_value": value / DOLLAR,
-            "cash": ledger.cash / DOLLAR,
-            "fees": (ledger.fees_paid - state.ledger.fees_paid).sum() / DOLLAR,
+            "cash": paid_out.cash / DOLLAR,
+            "fees": (paid_out.fees_paid - state.ledger.fees_paid).sum() / DOLLAR,
             "trades": trades,
             "taker_contracts": placed.taker_contracts,
-            "maker_contracts": maker_contracts,
-            "refused": placed.refused,
+            "maker_contracts": met.contracts,
+            "refused": placed.refused + lost + (intent.size != open_intent.size).sum(),
             "resting": (orders.price > 0).sum(),
+            "settled": settled.sum(),
+            "unsettled": unknown.sum(),
             "reward_base": base,
             "reward_penalty": penalty,
+            **{f"reward_{name}": part for name, part in parts.items()},
         }
         terminated = self.is_terminated(following, params)
         return following, step_reward, terminated, self.is_truncated(following, params), info
+
+    def _act(
+        self, state: EnvState, intent: Intent, fees: Fees, params: EnvParams
+    ) -> tuple[EnvState, jax.Array, Placed, Met, jax.Array]:
+        """Cancel and place orders, at once or `latency_ms` later.
+
+        Returns:
+            The state with the account after that, the rows i32[M] at which it happened, what the new orders did, what resting
+            orders got before, and how many orders were lost on the way, i32[]: a book began anew, or the recording ended.
+        """
+        tape, zero = params.tape, jnp.zeros((), jnp.int32)
+        best = tape.price[state.row, :, 0].astype(jnp.int32)
+        orders, kept = keep_orders(state.orders, intent, best, params.hold_cancels)
+        sent = send_orders(tape, state.row, intent, kept)
+        ledger, taken, here, met, missing = state.ledger, state.taken, state.row, Met(zero, zero), zero
+        if params.delayed:
+            stay = orders
+            sent = limit_orders(tape, state.row, ledger, taken, sent)
+            arrival_ms = state.now_ms + params.latency_ms
+            here = row_at(tape, state.markets, jnp.minimum(arrival_ms, state.end_ms))
+            ledger, orders, taken, met = meet_rows(params, ledger, state.orders, taken, state.row, here, fees)
+            late = arrival_ms > state.end_ms
+            lost = late | (tape.restart[state.row] <= here)
+            missing = ((sent.intent.size > 0) & lost[:, None]).sum()
+            sent = arrive(tape, here, sent, lost)
+            gone = (stay.price == 0) & ~late
+            cut = jnp.where(kept & ~late, jnp.minimum(orders.remaining, stay.remaining), orders.remaining)
+            orders = replace(orders, price=jnp.where(gone, 0, orders.price), remaining=cut)
+        ledger, orders, taken, placed = place_orders(tape, here, ledger, orders, taken, sent, fees)
+        return replace(state, ledger=ledger, orders=orders, taken=taken), here, placed, met, missing
 
     def observation(self, state: EnvState, params: EnvParams) -> Observation:
         """Build what the agent sees of a state."""
@@ -307,12 +386,14 @@ class MarketAgnosticKalshiEnv(environment.Environment[EnvState, EnvParams]):
         return self.observation(state, params)
 
     def is_terminated(self, state: EnvState, params: EnvParams) -> jax.Array:
-        """Tell whether the portfolio is worth nothing, bool[]."""
-        return state.value <= 0
+        """Tell whether the portfolio is worth nothing or every market of the episode has settled, bool[]."""
+        settled = is_settled(params.tape, state.markets, state.row)
+        return (state.value <= 0) | (settled | (state.markets < 0)).all()
 
     def is_truncated(self, state: EnvState, params: EnvParams) -> jax.Array:
-        """Tell whether the episode's time or its recording is over, bool[]."""
-        return (state.time >= params.episode_length) | (state.now_ms >= state.end_ms)
+        """Tell whether the episode's time or its recording is over before it has terminated, bool[]."""
+        over = (state.time >= params.episode_length) | (state.now_ms >= state.end_ms)
+        return over & ~self.is_terminated(state, params)
 
     @property
     def num_actions(self) -> int:
@@ -357,17 +438,24 @@ class MarketAgnosticKalshiEnv(environment.Environment[EnvState, EnvParams]):
             orders=no_orders(slots, self.orders_per_market),
             taken=nothing_taken(slots, self.remembered_levels),
             value=params.initial_cash,
+            shaping=new_shaping(slots) if params.shaped else None,
         )
 
-    def _advance(self, state: EnvState, params: EnvParams) -> tuple[jax.Array, jax.Array]:
-        """Find the time of the next decision, i32[], and every market's row then, i32[M]."""
+    def _advance(self, state: EnvState, here: jax.Array, params: EnvParams) -> tuple[jax.Array, jax.Array]:
+        """Find the time of the next decision, i32[], and every market's row then, i32[M]; orders were placed at rows `here`."""
+        tape = params.tape
         if not params.event_clock:
             now_ms = state.now_ms + params.decision_interval_ms
-            return now_ms, row_at(params.tape, state.markets, now_ms)
-        row, time_ms = next_change(params.tape, state.markets, state.row)
+            return now_ms, row_at(tape, state.markets, now_ms)
+        if params.delayed:  # no earlier than the orders arrive, which may be at a change
+            arrival_ms = state.now_ms + params.latency_ms
+            _, time_ms = next_change(tape, state.markets, row_at(tape, state.markets, arrival_ms - 1))
+            now_ms = jnp.maximum(jnp.minimum(time_ms.min(), state.end_ms), state.now_ms)
+            return now_ms, row_at(tape, state.markets, now_ms)
+        row, time_ms = next_change(tape, state.markets, here)
         earliest = time_ms.min()
-        now_ms = jnp.where(earliest < jnp.iinfo(jnp.int32).max, earliest, state.now_ms)
-        return now_ms, jnp.where(time_ms == earliest, row, state.row)
+        now_ms = jnp.where(earliest < END_OF_TIME, earliest, state.now_ms)
+        return now_ms, jnp.where(time_ms == earliest, row, here)
 
 
 def default_weights(tape: Tape, event_clock: bool) -> np.ndarray:

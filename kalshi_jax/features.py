@@ -16,7 +16,7 @@ from kalshi_jax.actions import DIRECTION, PRIMITIVES, REDUCES, WAITS, num_action
 from kalshi_jax.ledger import collateral
 from kalshi_jax.sequences import SEQUENCE_FEATURES, sequence_features
 from kalshi_jax.state import EnvState, Orders
-from kalshi_jax.tape import CENT, DOLLAR, NO, NO_ROW, YES, Tape, locate, row_at
+from kalshi_jax.tape import CENT, DOLLAR, END_OF_TIME, NO, NO_ROW, YES, Tape, locate
 
 BOOK_FEATURES = (
     "yes_mid",
@@ -41,7 +41,7 @@ TIME_FEATURES = (
 )
 FEATURE_NAMES = BOOK_FEATURES + TIME_FEATURES + SEQUENCE_FEATURES
 ORDER_FEATURES = ("resting", "distance", "queue_ahead")
-HOLDING_FEATURES = ("position", "average_cost", "unrealized_pnl")
+HOLDING_FEATURES = ("position", "average_cost", "unrealized_pnl", "time_to_close")
 OVERALL_FEATURES = ("cash", "value", "exposure", "time_left")
 
 BURST_MS, ACTIVE_MS, QUIET_MS = 100, 5_000, 30_000
@@ -145,35 +145,37 @@ def book_features(tape: Tape, row: jax.Array) -> jax.Array:
 
 def time_features(tape: Tape, session: jax.Array, markets: jax.Array, row: jax.Array, now_ms: jax.Array) -> jax.Array:
     """Compute tier 2 at `now_ms` (i32[]) for rows i32[M] of `markets` (i32[M]), f32[M, 16] in the order of TIME_FEATURES."""
-    session_track = tape.num_markets + session
-    of_session = _track_features(tape, session_track, locate(tape, session_track, now_ms), now_ms)
-    track = jnp.maximum(markets, 0)
-    count = jnp.where(row == NO_ROW, 0, row - tape.track_start[track] + 1)
-    of_market = _track_features(tape, track, count, now_ms)
-    mid = tape.mark[row].astype(jnp.int32).sum(-1)  # twice the mid: exact
+    track = jnp.concatenate([tape.num_markets + session[None], jnp.maximum(markets, 0)])
+    back = jnp.asarray((0, *WINDOWS_MS))
+    count = locate(
+        tape, track[:, None], now_ms - back
+    )  # [1 + M, 1 + windows], positions by now and by the windows' beginnings
+    rhythm = _track_features(tape, track, count, now_ms)
+    of_session = jnp.broadcast_to(rhythm[:1], rhythm[1:].shape)
 
-    def momentum(window_ms: int) -> jax.Array:
-        then = row_at(tape, markets, now_ms - window_ms)
-        before = tape.mark[then].astype(jnp.int32).sum(-1)
-        moved = jnp.where(then == NO_ROW, 0, mid - before)
-        return jnp.tanh(moved.astype(jnp.float32) / (2 * 10 * CENT))
-
-    shape = (row.shape[0], len(_TRACK_FEATURES))
-    momenta = jnp.stack([momentum(window) for window in WINDOWS_MS], axis=-1)
-    return jnp.concatenate([jnp.broadcast_to(of_session, shape), of_market, momenta], axis=-1)
+    begin = tape.track_start[track[1:], None]
+    then = jnp.where(count[1:, 1:] > 0, begin + count[1:, 1:] - 1, NO_ROW)
+    mid = tape.mark[row].astype(jnp.int32).sum(-1, keepdims=True)  # twice the mid: exact
+    moved = jnp.where(then == NO_ROW, 0, mid - tape.mark[then].astype(jnp.int32).sum(-1))
+    momenta = jnp.tanh(moved.astype(jnp.float32) / (2 * 10 * CENT))
+    return jnp.concatenate([of_session, rhythm[1:], momenta], axis=-1)
 
 
 def _track_features(tape: Tape, track: jax.Array, count: jax.Array, now_ms: jax.Array) -> jax.Array:
-    """Describe the rhythm of a track of which `count` (i32[...]) positions lie at or before now, f32[..., 7]."""
-    last = tape.track_start[track] + count - 1
+    """Describe the rhythm of tracks i32[N], f32[N, 7].
 
-    def time_of(back: int) -> jax.Array:
-        return jnp.where(count > back, tape.time_ms[jnp.maximum(last - back, 0)], 0)
-
-    previous = jnp.where(time_of(0) < now_ms, time_of(0), time_of(1))  # the last change strictly before now
-    gap = now_ms - previous
-    rates = [(count - locate(tape, track, now_ms - window)) / (window / 1000) for window in WINDOWS_MS]
-    recent, before = time_of(0) - time_of(10), time_of(10) - time_of(20)
+    `count` (i32[N, 1 + windows]) positions of them lie at or before now and at or before the windows' beginnings.
+    """
+    by_now = count[:, :1]
+    back = jnp.asarray((0, 1, 10, 20))
+    place = tape.track_start[track, None] + jnp.maximum(by_now - 1 - back, 0)
+    last, one, ten, twenty = jnp.moveaxis(jnp.where(by_now > back, tape.time_ms[place], 0), -1, 0)
+    gap = now_ms - jnp.where(last < now_ms, last, one)  # since the last change strictly before now
+    changes = by_now - count[:, 1:]
+    rates = [
+        changes[:, i] / (window / 1000) for i, window in enumerate(WINDOWS_MS)
+    ]  # by an array, programs round differently
+    recent, before = last - ten, ten - twenty
     speeding = (recent - before).astype(jnp.float32) / jnp.maximum(before, 1)
     return jnp.stack(
         [
@@ -182,7 +184,7 @@ def _track_features(tape: Tape, track: jax.Array, count: jax.Array, now_ms: jax.
             (gap < ACTIVE_MS).astype(jnp.float32),
             (gap > QUIET_MS).astype(jnp.float32),
             *(jnp.minimum(jnp.log1p(rate) / 7, 1) for rate in rates),
-            jnp.where(count > 20, jnp.tanh(speeding), 0.0),
+            jnp.where(by_now[:, 0] > 20, jnp.tanh(speeding), 0.0),
         ],
         axis=-1,
     )
@@ -193,13 +195,18 @@ def portfolio_features(
 ) -> jax.Array:
     """Describe the account: per market slot its holding and resting orders, then the whole, f32[P]."""
     ledger, orders = state.ledger, state.orders
+    used = state.markets >= 0
     holding = jnp.abs(ledger.position)
+    close_ms = jnp.where(used, tape.market_close_ms[state.markets], state.now_ms)
+    left = jnp.maximum(close_ms - state.now_ms, 0)
+    known = close_ms < END_OF_TIME
     worth = collateral(ledger.position) + ledger.position * mark
     per_holding = jnp.stack(
         [
             jnp.tanh(ledger.position / 100.0),
             ledger.cost_basis / (jnp.maximum(holding, 1) * float(DOLLAR)),
             jnp.tanh((worth - ledger.cost_basis) / (10.0 * DOLLAR)),
+            jnp.where(known, jnp.minimum(jnp.log1p(left / 1000.0) / 14, 1), 1.0),
         ],
         axis=-1,
     )

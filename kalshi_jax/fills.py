@@ -1,8 +1,8 @@
 """Honest fills from recorded books: taking displayed liquidity, and waiting in the queue of a level.
 
 The recording never reacts to us, so the rules err on the exchange's side: what we take is gone until the level changes in the
-recording; a resting order fills when the opposite side comes to its price, or when trades reach it in the queue, never because
-a level shrinks.
+recording; a resting order fills when the opposite side comes to its price, when trades reach it in the queue or go past its
+price, never because a level shrinks.
 """
 
 from __future__ import annotations
@@ -11,13 +11,25 @@ from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 from kalshi_jax.actions import resting_side, taking_side
 from kalshi_jax.fees import fee_weight, order_fee
-from kalshi_jax.ledger import Ledger, Trade, closing_contracts
-from kalshi_jax.queues import QueueModel
-from kalshi_jax.state import Fees, Orders, Taken
-from kalshi_jax.tape import DOLLAR, NO, YES, Tape, highest_bid
+from kalshi_jax.ledger import Ledger, Trade, book_trades, closing_contracts
+from kalshi_jax.queues import QUEUE_MODELS, QueueModel
+from kalshi_jax.state import EnvParams, Fees, Orders, Taken
+from kalshi_jax.tape import DOLLAR, Tape, first_reach, highest_bid
+
+
+@struct.dataclass
+class Met:
+    """What resting orders got on their way through some rows."""
+
+    orders: jax.Array  # i32[], that filled at least one contract
+    contracts: jax.Array  # i32[]
+
+    def __add__(self, other: Met) -> Met:
+        return Met(self.orders + other.orders, self.contracts + other.contracts)
 
 
 def walk_book(
@@ -28,6 +40,7 @@ def walk_book(
     direction: jax.Array,
     contracts: jax.Array,
     fees: Fees,
+    limit: jax.Array | int = 0,
 ) -> tuple[Trade, Taken]:
     """Take up to `contracts` from the displayed levels, best first.
 
@@ -39,23 +52,16 @@ def walk_book(
         direction: i32[M], +1 takes NO bids, -1 takes YES bids.
         contracts: i32[M], 0 where nothing is to be taken.
         fees: schedules gathered per slot, i32[M].
+        limit: i32[M], the lowest bid to take, 0.01 cent.
 
     Returns:
         The trade, and the memory if it is accepted.
     """
-    side = taking_side(direction)
-    price = tape.price[row, side].astype(jnp.int32)  # [M, K]
-    stamp = tape.stamp[row, side].astype(jnp.int32) & 0xFFFF
-    level = jnp.where(side[:, None] == YES, price, -price) << 16 | stamp
-    known, gone = _recall(taken, level)
-    offered = jnp.maximum(tape.size[row, side] - gone, 0)
-    before = jnp.cumsum(offered, axis=-1) - offered
-    take = jnp.clip(contracts[:, None] - before, 0, offered)
-
+    price, entry, take, before, free = _walk(tape, row, taken, taking_side(direction), contracts, limit)
     filled = take.sum(-1)
     close = closing_contracts(position, direction, filled)
     take_closing = jnp.clip(close[:, None] - before, 0, take)
-    yes_price = jnp.where(side[:, None] == YES, price, DOLLAR - price)
+    yes_price = jnp.where(direction[:, None] < 0, price, DOLLAR - price)  # -1 takes YES bids
     high, low = fee_weight(price)
     trade = Trade(
         direction=direction,
@@ -64,44 +70,62 @@ def walk_book(
         closing_gross=(take_closing * yes_price).sum(-1),
         fee=order_fee(fees.taker_rate, fees.taker_flat, (take * high).sum(-1), (take * low).sum(-1), filled),
     )
-    return trade, _remember(taken, level, take, known)
+    return trade, _remember(taken, entry, take, free)
 
 
-def _recall(taken: Taken, level: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Look displayed levels (i32[M, K], as in `Taken`) up in the memory.
-
-    One place after the other, like `_remember` one level after the other: XLA makes one pass of that, where a comparison of all
-    levels with all places is written out to memory.
+def take_displayed(
+    tape: Tape, row: jax.Array, taken: Taken, direction: jax.Array, contracts: jax.Array, limit: jax.Array
+) -> tuple[jax.Array, Taken]:
+    """Take what comes to a resting order: opposite bids at `limit` or better; arguments as in `walk_book`.
 
     Returns:
-        bool[M, K], the level has a place; i32[M, K], contracts gone since its last change.
+        Contracts taken, i32[M], and the memory with them.
     """
-    known, gone = jnp.zeros(level.shape, bool), jnp.zeros_like(level)
-    for place in range(taken.level.shape[-1]):
-        there, contracts = taken.level[:, place, None], taken.contracts[:, place, None]
-        known |= there >> 16 == level >> 16
-        gone += jnp.where(there == level, contracts, 0)
-    return known & (level >> 16 != 0), gone
+    _, entry, take, _, free = _walk(tape, row, taken, taking_side(direction), contracts, limit)
+    return take.sum(-1), _remember(taken, entry, take, free)
 
 
-def _remember(taken: Taken, level: jax.Array, take: jax.Array, known: jax.Array) -> Taken:
-    """Add what was taken per displayed level [M, K] to the ring [M, C]; a level known already keeps its place."""
-    places = taken.level.shape[-1]
-    fresh = (take > 0) & ~known
-    place = (taken.oldest[:, None] + jnp.cumsum(fresh, axis=-1) - fresh) % places
-    new_level, contracts, overwritten = taken.level, taken.contracts, jnp.zeros(taken.level.shape, bool)
-    for k in range(level.shape[-1]):
-        level_k, take_k = level[:, k, None], take[:, k, None]
-        here = taken.level >> 16 == level_k >> 16
-        write = (take_k > 0) & jnp.where(known[:, k, None], here, jnp.arange(places) == place[:, k, None])
-        new_level = jnp.where(write, level_k, new_level)
-        contracts = jnp.where(write, take_k + jnp.where(taken.level == level_k, taken.contracts, 0), contracts)
-        overwritten |= write & ~here
+def deepest_bid(
+    tape: Tape, row: jax.Array, taken: Taken, direction: jax.Array, contracts: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Find the last level that `walk_book` would take from: its bid i32[M] in 0.01 cent, and whether there is one, bool[M]."""
+    price, _, take, _, _ = _walk(tape, row, taken, taking_side(direction), contracts, 0)
+    takes = take > 0
+    return jnp.where(takes, price, DOLLAR).min(-1), takes.any(-1)
+
+
+def _walk(
+    tape: Tape, row: jax.Array, taken: Taken, side: jax.Array, contracts: jax.Array, limit: jax.Array | int
+) -> tuple[jax.Array, ...]:
+    """Walk the displayed bids of a side (i32[M]), as far as the memory has places for further levels.
+
+    Returns:
+        Each [M, K]: bid prices, entries, contracts taken, contracts offered before; and bool[M, C], the memory's free places.
+    """
+    price, entry = tape.price[row, side].astype(jnp.int32), tape.entry[row, side]
+    same = taken.entry[:, :, None] == entry[:, None, :]  # [M, C, K]
+    gone = jnp.where(same, taken.contracts[:, :, None], 0).sum(1)
+    offered = jnp.maximum(tape.size[row, side] - gone, 0)
+    offered = jnp.where(price >= jnp.reshape(limit, (-1, 1)), offered, 0)
+    changed = tape.entry_row[taken.entry + 1] <= row[:, None]
+    free = (taken.contracts == 0) | changed
+    further = jnp.cumsum((offered > 0) & (gone == 0), axis=-1)
+    offered = jnp.where(further <= free.sum(-1, keepdims=True), offered, 0)
+    before = jnp.cumsum(offered, axis=-1) - offered
+    return price, entry, jnp.clip(contracts[:, None] - before, 0, offered), before, free
+
+
+def _remember(taken: Taken, entry: jax.Array, take: jax.Array, free: jax.Array) -> Taken:
+    """Add what was taken per displayed level [M, K]: a level known already keeps its place, another gets the next free one."""
+    kept = jnp.where(free, 0, taken.contracts)
+    takes = take[:, :, None] > 0  # [M, K, C]
+    known = takes & (kept > 0)[:, None] & (taken.entry[:, None] == entry[:, :, None])
+    new = (take > 0) & ~known.any(-1)
+    place = free[:, None] & (jnp.cumsum(free, axis=-1)[:, None] == jnp.cumsum(new, axis=-1)[:, :, None])
+    write = known | (place & new[:, :, None])
     return Taken(
-        level=new_level,
-        contracts=contracts,
-        oldest=(taken.oldest + fresh.sum(-1)) % places,
-        forgotten=taken.forgotten + (overwritten & (taken.level != 0)).sum(-1),
+        entry=jnp.where(write.any(1), jnp.where(write, entry[:, :, None], 0).sum(1), taken.entry),
+        contracts=kept + jnp.where(write, take[:, :, None], 0).sum(1),
     )
 
 
@@ -121,11 +145,74 @@ def reserved_cash(orders: Orders, fees: Fees) -> jax.Array:
     return jnp.where(orders.price > 0, cost + fee, 0)
 
 
+def meet_rows(
+    params: EnvParams,
+    ledger: Ledger,
+    orders: Orders,
+    taken: Taken,
+    before: jax.Array,
+    after: jax.Array,
+    fees: Fees,
+) -> tuple[Ledger, Orders, Taken, Met]:
+    """Lead every resting order through rows before + 1 .. after (i32[M]) of its market, and book what it gets on the way.
+
+    A row at which a book begins anew, or closes, cancels what still rests there.
+    """
+    tape = params.tape
+    restart = tape.restart[before]
+    until = jnp.minimum(after, restart - 1)
+    if params.certain_fill == "whole":
+        due = reached(tape, orders, before, until)
+        effective = jnp.broadcast_to(until[:, None], due.shape)
+    else:
+        opposite = taking_side(orders.direction)
+        reach, due = first_reach(tape, opposite, before[:, None], until[:, None], DOLLAR - orders.price)
+        due &= orders.price > 0
+        effective = jnp.where(due, reach, until[:, None])
+    model = QUEUE_MODELS[params.queue_model]
+    orders, traded = advance_queue(tape, orders, until, effective, model, params.queue_table)
+    if tape.trade_size.shape[0] > 0:
+        traded = trades_through(tape, orders, before, effective, traded)
+    if params.certain_fill == "displayed":
+        orders = replace(orders, front=jnp.where(due, 0, orders.front))
+    filled = contracts = jnp.zeros((), jnp.int32)
+    for slot in range(orders.price.shape[1]):
+        wanted = jnp.where(due[:, slot], orders.remaining[:, slot], traded[:, slot])
+        most = fillable(ledger, orders, slot, wanted)
+        got = most
+        if params.certain_fill == "displayed":
+            price, direction = orders.price[:, slot], orders.direction[:, slot]
+            got = jnp.minimum(traded[:, slot], most)
+            brought, after_it = take_displayed(tape, effective[:, slot], taken, direction, most - got, DOLLAR - price)
+            came = (most > got)[:, None]  # what has not been reached leaves the memory as it was at the rows before
+            taken = jax.tree.map(lambda new, old, came=came: jnp.where(came, new, old), after_it, taken)
+            got += brought
+        trade, orders = fill_resting(ledger, orders, fees, slot, got, most < wanted)
+        ledger = book_trades(ledger, trade)
+        filled += (trade.contracts > 0).sum()
+        contracts += trade.contracts.sum()
+    gone = (restart <= after)[:, None]
+    return ledger, replace(orders, price=jnp.where(gone, 0, orders.price)), taken, Met(filled, contracts)
+
+
+def rest_at(tape: Tape, entry: jax.Array, row: jax.Array, rests: jax.Array) -> jax.Array:
+    """Find levels' last changes up to `row` (i32[M]) from earlier ones, `entry` (i32[M, O]), where `rests` (bool[M, O])."""
+
+    def behind(entry: jax.Array) -> jax.Array:
+        return (rests & (tape.entry_row[entry + 1] <= row[:, None])).any()
+
+    def on(entry: jax.Array) -> jax.Array:
+        return entry + (rests & (tape.entry_row[entry + 1] <= row[:, None]))
+
+    return jax.lax.while_loop(behind, on, entry)
+
+
 def advance_queue(
-    tape: Tape, orders: Orders, row: jax.Array, model: QueueModel, table: jax.Array
+    tape: Tape, orders: Orders, row: jax.Array, effective: jax.Array, model: QueueModel, table: jax.Array
 ) -> tuple[Orders, jax.Array]:
     """Let every resting order meet the changes of its own level up to `row` (i32[M]), in order.
 
+    Changes later than `effective` (i32[M, O]) are passed without effect.
     What trades took of a decrease comes off the front first and, beyond it, fills us; of the rest the queue model says how much
     was ahead of us. Of several orders at one level the earlier slot fills first.
 
@@ -145,7 +232,9 @@ def advance_queue(
 
     def meet(carry: Carry) -> Carry:
         entry, front, filled = carry
-        due = resting & (tape.entry_row[entry + 1] <= upto)
+        changed_at = tape.entry_row[entry + 1]
+        passes = resting & (changed_at <= upto)
+        due = passes & (changed_at <= effective)
         size, after = tape.entry_size[entry], tape.entry_size[entry + 1]
         traded = jnp.minimum(tape.entry_traded[entry + 1], jnp.maximum(size - after, 0))
         reaching = jnp.where(due, jnp.maximum(traded - front, 0), 0)
@@ -157,33 +246,77 @@ def advance_queue(
         rest = jnp.maximum(size - traded - after, 0)
         moved = model(ahead, jnp.maximum(size - traded - ahead, 0), rest, table)
         front = jnp.where(due, jnp.clip(ahead - moved, 0, after), front)
-        return entry + due, front, filled + jnp.stack(got, axis=1)
+        return entry + passes, front, filled + jnp.stack(got, axis=1)
 
     entry, front, filled = jax.lax.while_loop(behind, meet, (orders.entry, orders.front, jnp.zeros_like(orders.front)))
     return replace(orders, entry=entry, front=front), filled
 
 
+def trades_through(tape: Tape, orders: Orders, before: jax.Array, effective: jax.Array, filled: jax.Array) -> jax.Array:
+    """Give resting orders what trades took from worse bids of their side: those contracts would have come to them first.
+
+    Args:
+        tape: the tape.
+        orders: resting orders.
+        before: i32[M], rows whose trades came before.
+        effective: i32[M, O], rows up to which trades count.
+        filled: i32[M, O], contracts that they have got at their own level.
+
+    Returns:
+        i32[M, O], the contracts with those from trades through. Of one trade, orders in earlier slots get first.
+    """
+    side = resting_side(orders.direction)
+    last = jnp.where(orders.price > 0, tape.trade_count[effective, side], 0)
+    limit = tape.trade_price.shape[0] - 1
+
+    def left(carry: tuple[jax.Array, jax.Array]) -> jax.Array:
+        return (carry[0] < last).any()
+
+    def meet(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        trade, filled = carry
+        at = jnp.minimum(trade, limit)
+        price = tape.trade_price[at].astype(jnp.int32)
+        worse = (trade < last) & (price < orders.price)
+        for o in range(filled.shape[1]):  # a trade at the level of another order of ours has gone to that one
+            worse &= (price != orders.price[:, o, None]) | (side != side[:, o, None])
+        contracts = jnp.where(worse, tape.trade_size[at], 0)
+        got: list[jax.Array] = []
+        for o in range(filled.shape[1]):
+            same = (jnp.where(side[:, o] == side[:, p], got[p], 0) for p in range(o))
+            free = contracts[:, o] - sum(same, jnp.zeros_like(before))
+            got.append(jnp.clip(free, 0, orders.remaining[:, o] - filled[:, o]))
+        return trade + 1, filled + jnp.stack(got, axis=1)
+
+    return jax.lax.while_loop(left, meet, (tape.trade_count[before[:, None], side], filled))[1]
+
+
 def reached(tape: Tape, orders: Orders, before: jax.Array, after: jax.Array) -> jax.Array:
     """Tell which resting orders the opposite side came to in rows before + 1 .. after (i32[M]), bool[M, O]."""
-    opposite = jnp.where(resting_side(orders.direction) == YES, NO, YES)
-    best = highest_bid(tape, opposite, before[:, None], after[:, None])
+    best = highest_bid(tape, taking_side(orders.direction), before[:, None], after[:, None])
     return (orders.price > 0) & (best >= DOLLAR - orders.price)
 
 
-def fill_resting(ledger: Ledger, orders: Orders, fees: Fees, slot: int, wanted: jax.Array) -> tuple[Trade, Orders]:
-    """Fill up to `wanted` (i32[M], at most the remainder) of order slot `slot` at its own price; a SELL no more than the holding.
+def fillable(ledger: Ledger, orders: Orders, slot: int, wanted: jax.Array) -> jax.Array:
+    """Limit what is to fill of order slot `slot` (i32[M]): a SELL no more than the holding, i32[M]."""
+    closing = closing_contracts(ledger.position, orders.direction[:, slot], wanted)
+    return jnp.where(orders.reduces[:, slot], closing, wanted)
+
+
+def fill_resting(
+    ledger: Ledger, orders: Orders, fees: Fees, slot: int, contracts: jax.Array, ends: jax.Array
+) -> tuple[Trade, Orders]:
+    """Fill `contracts` (i32[M], at most the remainder) of order slot `slot` at its own price.
 
     Returns:
-        The trade per market, and the orders less what has filled; what a SELL could not fill for lack of a holding is cancelled.
+        The trade per market, and the orders less what has filled; where an order `ends` (bool[M]), its rest is cancelled.
     """
     price, direction = orders.price[:, slot], orders.direction[:, slot]
     remaining, filled = orders.remaining[:, slot], orders.filled[:, slot]
-    close = closing_contracts(ledger.position, direction, wanted)
-    contracts = jnp.where(orders.reduces[:, slot], close, wanted)
     yes_price = jnp.where(direction > 0, price, DOLLAR - price)
+    close = closing_contracts(ledger.position, direction, contracts)
     fee = maker_fee(fees, price, filled + contracts) - maker_fee(fees, price, filled)
     trade = Trade(direction, contracts, contracts * yes_price, close * yes_price, fee)
-    over = (wanted > 0) & ((contracts < wanted) | (contracts == remaining))
+    over = ends | ((contracts > 0) & (contracts == remaining))
     orders = replace(
         orders,
         price=orders.price.at[:, slot].set(jnp.where(over, 0, price)),

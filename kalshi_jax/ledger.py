@@ -77,6 +77,25 @@ def book_trades(ledger: Ledger, trade: Trade) -> Ledger:
     )
 
 
+def settle(ledger: Ledger, settled: jax.Array, result: jax.Array) -> Ledger:
+    """Pay out the holdings of markets that have settled.
+
+    Args:
+        ledger: the account.
+        settled: bool[M].
+        result: i32[M], what a YES pays, 0 to 10,000 in 0.01 cent; below 0 (void) a holding returns what it cost.
+    """
+    q, cost = ledger.position, ledger.cost_basis
+    proceeds = jnp.where(settled, jnp.where(result < 0, cost, collateral(q) + q * result), 0)
+    return Ledger(
+        cash=ledger.cash + proceeds.sum(),
+        position=jnp.where(settled, 0, q),
+        cost_basis=jnp.where(settled, 0, cost),
+        realized_pnl=ledger.realized_pnl + jnp.where(settled, proceeds - cost, 0),
+        fees_paid=ledger.fees_paid,
+    )
+
+
 def portfolio_value(ledger: Ledger, mark: jax.Array) -> jax.Array:
     """Compute cash plus positions at `mark` (i32[M], YES price in 0.01 cent), i32[]."""
     return ledger.cash + (collateral(ledger.position) + ledger.position * mark).sum()

@@ -16,7 +16,7 @@ from kalshi_jax.actions import Intent, decode
 from kalshi_jax.env import MarketAgnosticKalshiEnv
 from kalshi_jax.fills import walk_book
 from kalshi_jax.ledger import Ledger
-from kalshi_jax.orders import keep_orders, place_orders
+from kalshi_jax.orders import keep_orders, place_orders, send_orders
 from kalshi_jax.state import EnvParams, EnvState, Orders, Taken
 from kalshi_jax.tape import CENT, DOLLAR
 
@@ -134,11 +134,13 @@ def _plan(env: MarketAgnosticKalshiEnv, params: EnvParams, state: EnvState, acti
     best = tape.price[state.row, :, 0].astype(jnp.int32)
     orders, affirmed = keep_orders(state.orders, intent, best, params.hold_cancels)
     kept = orders
+    sent = send_orders(tape, state.row, intent, affirmed)
 
     def place(carry: tuple[Ledger, Orders, Taken], o: jax.Array) -> tuple[tuple[Ledger, Orders, Taken], Any]:
         ledger, orders, taken = carry
-        only = replace(intent, size=jnp.where(jnp.arange(env.orders_per_market) == o, intent.size, 0))
-        after, orders, taken_after, _ = place_orders(tape, state.row, ledger, orders, taken, only, affirmed, fees)
+        size = jnp.where(jnp.arange(env.orders_per_market) == o, sent.intent.size, 0)
+        only = replace(sent, intent=replace(sent.intent, size=size))
+        after, orders, taken_after, _ = place_orders(tape, state.row, ledger, orders, taken, only, fees)
         direction = intent.direction[:, o]
         filled = (after.position - ledger.position) * direction
         # the last contract taken has the deepest price: what the whole costs more than all but one

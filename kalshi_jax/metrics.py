@@ -9,6 +9,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+ASSUMED_VOLATILITY = 0.1
+
 
 def total_return(value: jax.Array) -> jax.Array:
     """Last value minus starting capital, f32[E] in $, of value f32[T + 1, E]."""
@@ -30,6 +32,18 @@ def sharpe_per_step(value: jax.Array, lived: jax.Array) -> jax.Array:
     mean = jnp.sum(change, axis=0) / steps
     variance = jnp.sum(jnp.where(lived, (change - mean) ** 2, 0.0), axis=0) / steps
     return jnp.where(variance > 0, mean / jnp.sqrt(jnp.where(variance > 0, variance, 1.0)), 0.0)
+
+
+def sharpe_assumed(value: jax.Array, volatility: float = ASSUMED_VOLATILITY) -> jax.Array:
+    """Total return over an assumed volatility, f32[E]: the approximation of this system's first specification.
+
+    It looks at the last value only, so a wild ride and a steady one score alike; `sharpe_per_step` measures.
+
+    Args:
+        value: f32[T + 1, E], $.
+        volatility: standard deviation of an episode's return, as a share of the starting capital.
+    """
+    return total_return(value) / value[0] / volatility
 
 
 def max_drawdown(value: jax.Array) -> jax.Array:
@@ -64,6 +78,7 @@ def episode_metrics(
         "total_return": total_return(value),
         "return_percent": 100 * total_return(value) / value[0],
         "sharpe_per_step": sharpe_per_step(value, lived),
+        "sharpe_assumed": sharpe_assumed(value),
         "max_drawdown": max_drawdown(value),
         "trades_per_step": over_episode(trades) / jnp.maximum(steps, 1),
         "contracts": contracts,

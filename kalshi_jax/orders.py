@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from kalshi_jax.actions import Intent, resting_side
-from kalshi_jax.fills import maker_fee, reserved_cash, walk_book
+from kalshi_jax.actions import Intent, resting_side, taking_side
+from kalshi_jax.fills import deepest_bid, maker_fee, reserved_cash, rest_at, walk_book
 from kalshi_jax.ledger import MAX_WEALTH, Ledger, book_trades, cash_change, closing_contracts
 from kalshi_jax.state import Fees, Orders, Taken
 from kalshi_jax.tape import DOLLAR, Tape
@@ -22,6 +22,15 @@ class Placed:
     taker_orders: jax.Array  # i32[], NOW orders that filled at least one contract
     taker_contracts: jax.Array  # i32[]
     refused: jax.Array  # i32[], orders that cash or the ledger's bound did not cover
+
+
+@struct.dataclass
+class Sent:
+    """New orders as they are sent: an order's price is decided when it is sent, not when it arrives."""
+
+    intent: Intent  # size 0 where nothing is sent
+    limit: jax.Array  # i32[M, O], 0.01 cent: the lowest bid that a NOW order takes, the bid that a WAIT order makes
+    entry: jax.Array  # i32[M, O], the last change of a WAIT order's level
 
 
 def keep_orders(orders: Orders, intent: Intent, best: jax.Array, hold_cancels: jax.Array) -> tuple[Orders, jax.Array]:
@@ -45,21 +54,54 @@ def keep_orders(orders: Orders, intent: Intent, best: jax.Array, hold_cancels: j
     return replace(orders, price=jnp.where(stays, orders.price, 0), remaining=remaining), affirmed
 
 
-def place_orders(
-    tape: Tape,
-    row: jax.Array,
-    ledger: Ledger,
-    orders: Orders,
-    taken: Taken,
-    intent: Intent,
-    kept: jax.Array,
-    fees: Fees,
-) -> tuple[Ledger, Orders, Taken, Placed]:
-    """Place the new orders of a step: order slot 0 of all markets in slot order, then order slot 1, and so on.
+def send_orders(tape: Tape, row: jax.Array, intent: Intent, kept: jax.Array) -> Sent:
+    """Write down the new orders of a decision on the books of rows i32[M]; nothing new for slots whose order is `kept`.
 
-    NOW orders fill or do nothing; WAIT orders join the best bid of their side behind what is displayed. An order that cash less
-    reserves cannot cover, or that could carry the account past the ledger's bound, is refused whole.
+    A WAIT order is a post-only limit at the best bid of its side. A NOW order takes whatever is displayed.
     """
+    side = resting_side(intent.direction)
+    best = tape.price[row[:, None], side, 0].astype(jnp.int32)
+    sends = ~kept & ~(intent.waits & (best == 0))
+    return Sent(
+        intent=replace(intent, size=jnp.where(sends, intent.size, 0)),
+        limit=jnp.where(intent.waits, best, 0),
+        entry=tape.entry[row[:, None], side, 0],
+    )
+
+
+def limit_orders(tape: Tape, row: jax.Array, ledger: Ledger, taken: Taken, sent: Sent) -> Sent:
+    """Limit orders that will arrive later by what the account and the books (rows i32[M]) show when they are sent.
+
+    A NOW order becomes an immediate-or-cancel limit at the last level that it would take from; one that would find nothing, or
+    has nothing to sell, is not sent.
+    """
+    intent = sent.intent
+    closing = closing_contracts(ledger.position[:, None], intent.direction, intent.size)
+    size = jnp.where(intent.reduces, closing, intent.size)
+    now = [
+        deepest_bid(tape, row, taken, intent.direction[:, o], jnp.where(intent.waits[:, o], 0, size[:, o]))
+        for o in range(size.shape[1])
+    ]
+    deepest, finds = (jnp.stack(x, axis=1) for x in zip(*now, strict=True))
+    size = jnp.where(intent.waits | finds, size, 0)
+    return replace(sent, intent=replace(intent, size=size), limit=jnp.where(intent.waits, sent.limit, deepest))
+
+
+def arrive(tape: Tape, row: jax.Array, sent: Sent, lost: jax.Array) -> Sent:
+    """Bring orders to the exchange at later rows (i32[M]): `lost` (bool[M]) markets get none, levels have changed meanwhile."""
+    intent = replace(sent.intent, size=jnp.where(lost[:, None], 0, sent.intent.size))
+    return Sent(intent, sent.limit, rest_at(tape, sent.entry, row, intent.waits & (intent.size > 0)))
+
+
+def place_orders(
+    tape: Tape, row: jax.Array, ledger: Ledger, orders: Orders, taken: Taken, sent: Sent, fees: Fees
+) -> tuple[Ledger, Orders, Taken, Placed]:
+    """Place new orders: order slot 0 of all markets in slot order, then order slot 1, and so on.
+
+    NOW orders fill or do nothing; WAIT orders join their level behind what rests there. A WAIT order that would cross the book is
+    refused, and so is, whole, what cash less reserves cannot cover or what could carry the account past the ledger's bound.
+    """
+    intent = sent.intent
     markets, slots = intent.size.shape
     zero = jnp.zeros((), jnp.int32)
     placed = Placed(zero, zero, zero)
@@ -69,15 +111,16 @@ def place_orders(
             x[:, o] for x in (intent.direction, intent.size, intent.waits, intent.reduces)
         )
         size = jnp.where(reduces, closing_contracts(ledger.position, direction, size), size)
-        size = jnp.where(kept[:, o], 0, size)
 
         # what each market's order would do, were it accepted
-        trade, taken_if = walk_book(tape, row, taken, ledger.position, direction, jnp.where(waits, 0, size), fees)
+        price = sent.limit[:, o]
+        trade, taken_if = walk_book(
+            tape, row, taken, ledger.position, direction, jnp.where(waits, 0, size), fees, price
+        )
         cash_move = cash_change(ledger.position, trade)
         position_if = ledger.position + direction * trade.contracts
-        side = resting_side(direction)
-        price = tape.price[row, side, 0].astype(jnp.int32)
-        joins = waits & (size > 0) & (price > 0)
+        joins = waits & (size > 0)
+        crosses = joins & (tape.price[row, taking_side(direction), 0] >= DOLLAR - price)
         hold_back = jnp.where(reduces, 0, price * size) + maker_fee(fees, price, size)
         more_wealth = jnp.where(
             waits, DOLLAR * size, cash_move + DOLLAR * (jnp.abs(position_if) - jnp.abs(ledger.position))
@@ -89,7 +132,7 @@ def place_orders(
         accepted = []
         for m in range(markets):
             covered = jnp.where(waits[m], cash - reserved >= hold_back[m], cash + cash_move[m] >= reserved)
-            ok = wants[m] & covered & (reduces[m] | (more_wealth[m] <= MAX_WEALTH - wealth))
+            ok = wants[m] & ~crosses[m] & covered & (reduces[m] | (more_wealth[m] <= MAX_WEALTH - wealth))
             cash += jnp.where(ok & ~waits[m], cash_move[m], 0)
             reserved += jnp.where(ok & waits[m], hold_back[m], 0)
             wealth += jnp.where(ok & ~(waits[m] & reduces[m]), more_wealth[m], 0)
@@ -106,8 +149,8 @@ def place_orders(
             reduces=reduces,
             remaining=size,
             filled=jnp.zeros_like(size),
-            front=tape.size[row, side, 0],
-            entry=tape.best_entry[row, side],
+            front=tape.entry_size[sent.entry[:, o]],
+            entry=sent.entry[:, o],
         )
         joins = ok & waits
         orders = jax.tree.map(

@@ -21,8 +21,17 @@ class Fees:
 
 
 @struct.dataclass
+class ShapingWeights:
+    """Weights of the optional parts of the reward, see `reward.shape`."""
+
+    risk: jax.Array  # f32[]
+    timing: jax.Array  # f32[]
+    discovery: jax.Array  # f32[]
+
+
+@struct.dataclass
 class EnvParams:
-    """Everything that may change without a recompile, and three choices (not leaves) that select another program."""
+    """Everything that may change without a recompile, and six choices (not leaves) that select another program."""
 
     tape: Tape
     fees: Fees
@@ -30,12 +39,17 @@ class EnvParams:
     initial_cash: jax.Array  # i32[], 0.01 cent
     episode_length: jax.Array  # i32[], steps
     decision_interval_ms: jax.Array  # i32[]; unused on the event clock
+    latency_ms: jax.Array  # i32[], from a decision to the arrival of its orders; unused unless `delayed`
     start_offset: jax.Array  # i32[], changes at the head of a market in which no episode begins
     hold_cancels: jax.Array  # bool[], HOLD takes a resting order out of the book
     queue_table: jax.Array  # i32[...], what the queue model looks up
+    shaping: ShapingWeights  # unused unless `shaped`
     event_clock: bool = struct.field(pytree_node=False, default=True)  # a step ends at the next change of any market
     mark: str = struct.field(pytree_node=False, default="mid")  # "mid" or "exit"
     queue_model: str = struct.field(pytree_node=False, default="risk_averse")  # a key of QUEUE_MODELS
+    certain_fill: str = struct.field(pytree_node=False, default="whole")  # or "displayed"
+    delayed: bool = struct.field(pytree_node=False, default=False)  # orders take time to arrive
+    shaped: bool = struct.field(pytree_node=False, default=False)  # the reward has optional parts
 
 
 @struct.dataclass
@@ -53,14 +67,21 @@ class Orders:
 
 @struct.dataclass
 class Taken:
-    """Displayed liquidity that this account has taken and the recording has not refreshed: a ring of C levels per market."""
+    """Displayed liquidity that this account has taken and the recording has not refreshed: C places per market."""
 
-    level: (
+    entry: (
         jax.Array
-    )  # i32[M, C], high half: +price of a YES bid, -price of a NO bid, 0 for a free place; low half: its stamp
-    contracts: jax.Array  # i32[M, C]
-    oldest: jax.Array  # i32[M], the place that the next new level gets
-    forgotten: jax.Array  # i32[M], places overwritten while perhaps still in force
+    )  # i32[M, C], the level's last change when it was taken from; it counts until the level changes again
+    contracts: jax.Array  # i32[M, C], 0 for a free place
+
+
+@struct.dataclass
+class Shaping:
+    """What the optional parts of the reward remember of an episode."""
+
+    mean: jax.Array  # f32[], exponential mean of the base reward
+    square: jax.Array  # f32[], of its square
+    tried: jax.Array  # i32[M], a bit for every cell seen: see `reward.shape`
 
 
 @struct.dataclass
@@ -77,6 +98,7 @@ class EnvState:
     orders: Orders
     taken: Taken
     value: jax.Array  # i32[], portfolio value at the last mark, 0.01 cent
+    shaping: Shaping | None = None  # only where the reward has optional parts
 
 
 def no_orders(markets: int, per_market: int) -> Orders:
@@ -88,5 +110,4 @@ def no_orders(markets: int, per_market: int) -> Orders:
 def nothing_taken(markets: int, places: int) -> Taken:
     """Make an empty memory of taken liquidity for `markets` slots and `places` levels each."""
     zero = jnp.zeros((markets, places), jnp.int32)
-    none = jnp.zeros((markets,), jnp.int32)
-    return Taken(zero, zero, none, none)
+    return Taken(zero, zero)

@@ -14,7 +14,8 @@ CENT = 100  # money and prices are integers of 0.01 cent
 DOLLAR = 10_000
 YES, NO = 0, 1  # the side axis S: bids for YES, bids for NO
 NO_ROW = 0  # row 0 of every tape is an empty book: what a market shows before its first change
-END_OF_TIME = 2**31 - 1  # time of padded rows and row of sentinel entries
+END_OF_TIME = 2**31 - 1  # time of padded rows, row of sentinel entries, close time of a market that has none
+VOID, NO_RESULT, OPEN = -1, -2, -3  # in place of a result: returned at cost; closed, not known; not closed by the end
 
 
 @struct.dataclass
@@ -39,19 +40,31 @@ class Tape:
     # -- rows
     price: jax.Array  # i16[R, S, K], 0.01 cent; bid prices, best first; 0: no level
     size: jax.Array  # i32[R, S, K], whole contracts (the fraction is floored) resting at that bid; 0 where price is 0
-    stamp: jax.Array  # i16[R, S, K], number of times the level has changed (modulo 2**16), 0 where price is 0
+    entry: jax.Array  # i32[R, S, K], entry of the level's last change up to this row; 0 (a sentinel) where price is 0
     mark: jax.Array  # i16[R, 2], best YES bid (0 if missing) and ask (10,000); both missing: of the last quoted row
-    best_entry: jax.Array  # i32[R, S], entry of the best bid at this row; 0 (a sentinel) if the side is empty
     best_max: jax.Array  # i16[L, R, S], sparse table: highest best bid over rows r .. r + 2**l - 1 of the market
     sums: jax.Array  # i32[R, 8], running sums over rows 0..r, wrapping: `sequences` uses differences of them only
+    restart: jax.Array  # i32[R], the market's next row that cancels resting orders: its book begins anew, or it closes
 
     # -- entries
     entry_row: jax.Array  # i32[N_entries], the row of the change
     entry_size: jax.Array  # i32[N_entries], whole contracts at the level after it
     entry_traded: jax.Array  # i32[N_entries], whole contracts of its decrease that trade prints explain
 
+    # -- trades: what trade prints explain of decreases, by market side, in time order and best price first
+    trade_count: (
+        jax.Array
+    )  # i32[R, S], trades up to this row, after those of market sides before; [1, S] if there are none
+    trade_price: jax.Array  # i16[N_trades], the bid that was hit, 0.01 cent
+    trade_size: jax.Array  # i32[N_trades], whole contracts
+
     # -- markets and sessions
     market_session: jax.Array  # i32[n_markets]
+    market_close_ms: (
+        jax.Array
+    )  # i32[n_markets], scheduled close in ms since the session's start, END_OF_TIME if not known
+    market_result: jax.Array  # i32[n_markets], what a YES pays at the last row, 0.01 cent; or VOID, NO_RESULT, OPEN
+    market_fee: jax.Array  # i32[n_markets, 4], taker rate, taker flat, maker rate, maker flat: see `Fees`
     session_first_market: jax.Array  # i32[n_sessions], markets of a session are contiguous
     session_markets: jax.Array  # i32[n_sessions]
 
@@ -66,6 +79,22 @@ class Tape:
     def num_sessions(self) -> int:
         """Number of sessions."""
         return self.session_first_market.shape[0]
+
+
+def last_row(tape: Tape, market: jax.Array) -> jax.Array:
+    """Find the last row of markets (i32[...]; of market 0 for -1), i32[...]."""
+    track = jnp.maximum(market, 0)
+    return tape.track_start[track] + tape.track_length[track] - 1
+
+
+def is_closed(tape: Tape, market: jax.Array, row: jax.Array) -> jax.Array:
+    """Tell which markets (i32[M]) have closed at their rows (i32[M]), bool[M]; unused slots never have."""
+    return (market >= 0) & (row == last_row(tape, market)) & (tape.market_result[market] != OPEN)
+
+
+def is_settled(tape: Tape, market: jax.Array, row: jax.Array) -> jax.Array:
+    """Tell which markets (i32[M]) have closed with a known result, bool[M]."""
+    return is_closed(tape, market, row) & (tape.market_result[market] != NO_RESULT)
 
 
 def locate(tape: Tape, track: jax.Array, time_ms: jax.Array) -> jax.Array:
@@ -98,6 +127,35 @@ def row_at(tape: Tape, market: jax.Array, time_ms: jax.Array) -> jax.Array:
     track = jnp.maximum(market, 0)
     count = locate(tape, track, time_ms)
     return jnp.where((market >= 0) & (count > 0), tape.track_start[track] + count - 1, NO_ROW)
+
+
+def first_reach(
+    tape: Tape, side: jax.Array, after: jax.Array, upto: jax.Array, price: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Find the first of rows `after + 1 .. upto` of one market whose best bid is at least a price.
+
+    The sparse table is descended from its widest spans: one that has no such bid is passed over whole.
+
+    Args:
+        tape: the tape.
+        side: i32[...], YES or NO.
+        after: i32[...], a row.
+        upto: i32[...], a row of the same market.
+        price: i32[...], 0.01 cent.
+
+    Returns:
+        i32[...], the row, `upto + 1` or more if there is none; and bool[...], there is one.
+    """
+    levels = tape.best_max.shape[0]
+
+    def descend(i: jax.Array, row: jax.Array) -> jax.Array:
+        span = 1 << (levels - 1 - i)
+        passes = (row + span - 1 <= upto) & (tape.best_max[levels - 1 - i, row, side] < price)
+        return row + jnp.where(passes, span, 0)
+
+    after, side, upto, price = jnp.broadcast_arrays(after, side, upto, price)
+    row = jax.lax.fori_loop(0, levels, descend, after + 1)
+    return row, (row <= upto) & (tape.best_max[0, row, side] >= price)
 
 
 def highest_bid(tape: Tape, side: jax.Array, after: jax.Array, upto: jax.Array) -> jax.Array:

@@ -1,7 +1,8 @@
 """Everything that reads the world: recordings, the session database, the store, the simulated exchange. Out comes a Tape."""
 
-from loaders.events import DataError, Events, Report
-from loaders.index import Book, SessionInfo, TapeIndex, book_at
+from loaders.events import DataError, Events, MarketFacts, Report
+from loaders.index import Book, MarketInfo, SessionInfo, TapeIndex, book_at
+from loaders.metadata import Metadata, read_metadata
 from loaders.sessions import SessionConfig, SessionDataLoader, load_tape
 from loaders.store import read_store, write_store
 from loaders.tapes import build_tape
@@ -10,6 +11,9 @@ __all__ = [
     "Book",
     "DataError",
     "Events",
+    "MarketFacts",
+    "MarketInfo",
+    "Metadata",
     "Report",
     "SessionConfig",
     "SessionDataLoader",
@@ -18,6 +22,7 @@ __all__ = [
     "book_at",
     "build_tape",
     "load_tape",
+    "read_metadata",
     "read_store",
     "write_store",
 ]

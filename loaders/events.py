@@ -11,11 +11,25 @@ from enum import IntEnum
 
 import numpy as np
 
+from kalshi_jax.fees import TAKER_RATE
+
 HUNDREDTHS = 100  # sizes in events are integers of 0.01 contract
 
 
 class DataError(ValueError):
     """A source holds something that cannot be used. The message names it, says what was expected and what to do."""
+
+
+@dataclass(frozen=True)
+class MarketFacts:
+    """What is known of a market besides its book. Money in 0.01 cent, rates in 1/10,000."""
+
+    close_ms: int | None = None  # epoch ms; None: not known
+    result: int | None = None  # what a YES pays, 0 to 10,000, or VOID; None: not known
+    taker_rate: int = TAKER_RATE
+    taker_flat: int = 0  # a contract
+    maker_rate: int = 0
+    maker_flat: int = 0  # a contract
 
 
 class Kind(IntEnum):
@@ -47,6 +61,9 @@ class Events:
     status: str = ""  # active, closed, error; empty where the source does not say
     environment: str = ""  # local, production, paper, test; empty where the source does not say
     synthetic: bool = False  # came from the simulated exchange
+    facts: dict[str, MarketFacts] = field(
+        default_factory=dict
+    )  # by ticker; usual fees, nothing else known, where missing
 
 
 @dataclass

@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from loaders.events import HUNDREDTHS, Events, Kind, Report, Trades
+from kalshi_jax.tape import DOLLAR
+from loaders.events import HUNDREDTHS, Events, Kind, MarketFacts, Report, Trades
 from loaders.matching import NO, YES, Order, OrderBook
+from loaders.shadows import ShadowFollower, ShadowOrder, ShadowPlan
 
 PREFIX = "synthetic:"
 EPOCH_MS = 1_767_225_600_000  # 2026-01-01T00:00Z: the first session starts here
@@ -26,7 +28,6 @@ STEPS_PER_S = 10  # of activity and fair value, but no more than
 MAX_STEPS = 36_000  # a session
 DEPTH = 120  # resting orders of a market that cancellations steer towards
 SIZES = (1, 2, 5, 10, 10, 20, 25, 50, 100, 250)  # contracts of an order, equally likely
-NOISE_TAKERS = 0.05  # share of messages that take whatever is there
 INFORMED = 0.35  # chance that a stale bid is hit before its maker withdraws it
 STALE_EDGE = 0.25  # a bid is stale once it is closer to the fair value than this share of the half spread
 REDUCED = 0.2  # share of withdrawals that only make an order smaller
@@ -43,6 +44,8 @@ class SimConfig:
     rate: float = 6.0  # order messages per second and market, on average
     spread: float = 2.0  # cents between the makers' best bids and offers, in quiet times
     tick: float = 1.0  # cents: 1 or 0.1
+    stale: float = 0.0  # seconds by which makers lag the fair value: a planted edge, see `_follow`
+    noise: float = 0.05  # share of messages that take whatever is there: what makers live on
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -52,6 +55,8 @@ class SimConfig:
             ("seed", 0, 2**32 - 1),
             ("rate", 0.01, 1_000),
             ("spread", 0.1, 50),
+            ("stale", 0, 3_600),
+            ("noise", 0, 0.5),
         ):
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"simulated exchange: {name} is {getattr(self, name)}, expected {low} to {high}")
@@ -91,6 +96,7 @@ class SimSession:
 
     events: Events
     settles_yes: np.ndarray  # bool[M], in the order of events.tickers
+    shadows: list[ShadowOrder]  # by market and time of placement
 
 
 def synthetic_events(spec: str | SimConfig) -> Iterator[Events]:
@@ -100,15 +106,17 @@ def synthetic_events(spec: str | SimConfig) -> Iterator[Events]:
         yield simulate_session(config, session).events
 
 
-def simulate_session(config: SimConfig, session: int) -> SimSession:
+def simulate_session(config: SimConfig, session: int, plan: ShadowPlan | None = None) -> SimSession:
     """Simulate one session (0 to config.sessions - 1): a snapshot and changes of every market, trades, and results.
 
-    Each market begins with a snapshot and ends, as real ones do, with an empty one at its close.
+    Each market begins with a snapshot and ends, as real ones do, with an empty one at its close. With a `plan` the session is the
+    same, and it tells how shadow orders in it would have filled.
     """
     rng = np.random.default_rng([config.seed, session])
     start_ms = EPOCH_MS + session * (config.seconds * 1000 + SESSION_GAP_MS)
     activity = _activity(rng, config.seconds)
-    markets = [_simulate_market(rng, config, activity) for _ in range(config.markets)]
+    followers = _followers(config, session, plan)
+    markets = [_simulate_market(rng, config, activity, follower) for follower in followers]
 
     market, (time_ms, kind, side, ticks, size) = _merge([np.array(changes, np.int64) for changes, _, _ in markets])
     trades = _merge([np.array(prints, np.int64).reshape(-1, 4) for _, prints, _ in markets])
@@ -143,7 +151,11 @@ def simulate_session(config: SimConfig, session: int) -> SimSession:
         environment="test",
         synthetic=True,
     )
-    return SimSession(events, np.array([result for _, _, result in markets]))
+    end_ms = start_ms + config.seconds * 1000
+    for ticker, (_, _, yes) in zip(events.tickers, markets, strict=True):
+        events.facts[ticker] = MarketFacts(close_ms=end_ms, result=DOLLAR if yes else 0)
+    shadows = [order for follower in followers if follower for order in follower.orders]
+    return SimSession(events, np.array([result for _, _, result in markets]), shadows)
 
 
 def fair_values(rng: np.random.Generator, activity: np.ndarray, at: np.ndarray) -> np.ndarray:
@@ -182,8 +194,17 @@ def _activity(rng: np.random.Generator, seconds: int) -> np.ndarray:
     return np.repeat(REGIME_INTENSITY[regime], lengths.astype(np.int64))[:steps]
 
 
+def _followers(config: SimConfig, session: int, plan: ShadowPlan | None) -> list[ShadowFollower | None]:
+    """Give each market a follower of shadow orders with a stream of random numbers of its own, or None without a plan."""
+    if plan is None:
+        return [None] * config.markets
+    end_ms, unit = config.seconds * 1000, round(config.tick * CENT)
+    streams = [np.random.default_rng([config.seed, session, 1 + market]) for market in range(config.markets)]
+    return [ShadowFollower(plan, stream, market, end_ms, unit) for market, stream in enumerate(streams)]
+
+
 def _simulate_market(
-    rng: np.random.Generator, config: SimConfig, activity: np.ndarray
+    rng: np.random.Generator, config: SimConfig, activity: np.ndarray, follower: ShadowFollower | None
 ) -> tuple[list[tuple[int, int, int, int, int]], list[tuple[int, int, int, int]], bool]:
     """Simulate the orders of one market.
 
@@ -196,9 +217,10 @@ def _simulate_market(
     moment = np.interp(np.sort(rng.uniform(0.0, passed[-1], number)), passed, np.arange(steps + 1))
     fair = fair_values(rng, activity, np.concatenate([[0], moment.astype(np.int64), [steps]]))
     ticks = round(100 / config.tick)
-    value = (fair / config.tick).tolist()
+    believed = _follow(fair, np.concatenate([[0.0], moment, [steps]]) * config.seconds / steps, config.stale)
+    value = (believed / config.tick).tolist()
 
-    flow = _OrderFlow(OrderBook(ticks), config.spread / 2 / config.tick, rng, DEPTH + number)
+    flow = _OrderFlow(OrderBook(ticks), config.spread / 2 / config.tick, config.noise, rng, DEPTH + number)
     for _ in range(DEPTH):
         flow.quote(value[0])
     changes = [(0, int(Kind.CLEAR), 0, 0, 0)]
@@ -207,22 +229,45 @@ def _simulate_market(
     flow.book.changes.clear()
     times = np.clip(moment * end_ms / steps, 1, end_ms - 1).astype(np.int64).tolist()
     for ms, worth in zip(times, value[1:-1], strict=True):
+        if follower:
+            follower.place(flow.book, ms)
         flow.step(worth)
+        if follower:
+            follower.collect(flow.book, ms)
         changes += [(ms, int(Kind.ADD), *change) for change in flow.book.changes]
         for maker, taker_side, size in flow.book.fills:
             trades.append((ms, maker.price if maker.side == YES else ticks - maker.price, size, taker_side))
         flow.book.changes.clear()
         flow.book.fills.clear()
+    if follower:
+        follower.place(flow.book, end_ms)
     changes.append((end_ms, int(Kind.CLEAR), 0, 0, 0))
     return changes, trades, bool(fair[-1] > 50.0)
+
+
+def _follow(fair: np.ndarray, at_s: np.ndarray, stale: float) -> np.ndarray:
+    """Give what makers believe the fair value (f64[n], cents, at times f64[n], seconds) to be: itself, or behind it.
+
+    A belief b follows the fair value f by db/dt = (f - b) / stale. Its slope tells how far it has still to go, and the books show
+    that slope: whoever follows it buys below the fair value. With `stale` 0 the belief is the fair value, and nothing tells.
+    """
+    if stale == 0:
+        return fair
+    believed = fair.copy()
+    for i, share in enumerate(-np.expm1(-np.diff(at_s) / stale), start=1):
+        believed[i] = believed[i - 1] + share * (fair[i - 1] - believed[i - 1])
+    return believed
 
 
 class _OrderFlow:
     """Traders of one market: makers quote below the fair value, withdraw, and are picked off; noise takers cross."""
 
-    def __init__(self, book: OrderBook, half_spread: float, rng: np.random.Generator, number: int) -> None:
+    def __init__(
+        self, book: OrderBook, half_spread: float, noise: float, rng: np.random.Generator, number: int
+    ) -> None:
         self.book = book
         self.half_spread = half_spread  # ticks
+        self.noise = noise  # share of messages
         self.live: list[Order] = []
         self.draws = iter(rng.random((number, 4)).tolist())
         self.depths = iter((rng.exponential(4.0 * half_spread, number) * (rng.random(number) > 0.3)).tolist())
@@ -239,9 +284,9 @@ class _OrderFlow:
                     taken = 1.0
                 else:
                     book.cancel(order)
-        if choice < NOISE_TAKERS:
+        if choice < self.noise:
             book.market(int(which * 2), contracts)
-        elif choice < NOISE_TAKERS + 0.45 * min(len(live) / DEPTH, 1.8):
+        elif choice < self.noise + 0.45 * min(len(live) / DEPTH, 1.8):
             self._withdraw(which, amount)
         else:
             self.quote(worth, which, contracts)

@@ -10,9 +10,18 @@ from functools import cached_property
 
 import numpy as np
 
-from kalshi_jax.tape import CENT, DOLLAR, END_OF_TIME, NO, YES, Tape
-from loaders.events import DataError, Events, Report
+from kalshi_jax.tape import CENT, DOLLAR, END_OF_TIME, NO, NO_RESULT, OPEN, YES, Tape
+from loaders.events import DataError, Events, MarketFacts, Report
 from loaders.replay import Replay
+
+
+@dataclass
+class MarketInfo:
+    """How a market on the tape ends and what it charges."""
+
+    close_ms: int | None  # scheduled, epoch ms; None: not known
+    result: int  # what a YES pays at the last row, 0.01 cent; or VOID, NO_RESULT, OPEN
+    fees: tuple[int, int, int, int]  # taker rate and flat part, maker rate and flat part, as in `Tape.market_fee`
 
 
 @dataclass
@@ -23,6 +32,7 @@ class SessionInfo:
     started_at_ms: int  # epoch ms of its first change; 0 if it has none
     ended_at_ms: int  # epoch ms of its last change
     tickers: list[str]  # of its markets on the tape
+    markets: list[MarketInfo]  # the same markets
     unused_tickers: list[str]  # of markets that never showed a book
     rows: int
     median_spread_cents: float | None  # over rows with bids on both sides
@@ -36,6 +46,11 @@ class SessionInfo:
         """Changes of single levels that were used."""
         return self.report.deltas
 
+    @property
+    def settled(self) -> int:
+        """Markets that close within the recording with a known result."""
+        return sum(market.result not in (OPEN, NO_RESULT) for market in self.markets)
+
     def summary(self) -> dict[str, str | int | float | bool | None]:
         """Give its row of the catalogue."""
         report = self.report
@@ -44,6 +59,8 @@ class SessionInfo:
             "started_at_ms": self.started_at_ms,
             "duration_s": (self.ended_at_ms - self.started_at_ms) / 1000,
             "markets": len(self.tickers),
+            "closed": sum(market.result != OPEN for market in self.markets),
+            "settled": self.settled,
             "deltas": report.deltas,
             "rows": self.rows,
             "trades": report.trades,
@@ -141,11 +158,16 @@ def describe(events: Events, replayed: Replay) -> SessionInfo:
     times, best = replayed.time_ms, replayed.best.astype(np.int32)
     quoted = (best > 0).all(axis=0)
     used = set(replayed.markets.tolist())
+    last_ms = times[replayed.first_row[1:] - 1].tolist()
     return SessionInfo(
         session_id=events.session_id,
         started_at_ms=int(times.min()) if times.size else 0,
         ended_at_ms=int(times.max()) if times.size else 0,
         tickers=[events.tickers[m] for m in sorted(used)],
+        markets=[
+            _describe_market(events.facts.get(events.tickers[m], MarketFacts()), ends, last)
+            for m, ends, last in zip(replayed.markets.tolist(), replayed.ends.tolist(), last_ms, strict=True)
+        ],
         unused_tickers=[ticker for m, ticker in enumerate(events.tickers) if m not in used],
         rows=len(times),
         median_spread_cents=float(np.median(DOLLAR - best[:, quoted].sum(axis=0)) / CENT) if quoted.any() else None,
@@ -154,3 +176,11 @@ def describe(events: Events, replayed: Replay) -> SessionInfo:
         synthetic=events.synthetic,
         report=report,
     )
+
+
+def _describe_market(facts: MarketFacts, ends: bool, last_ms: int) -> MarketInfo:
+    """Say how a market ends: one whose book is no longer known before its close has not closed."""
+    closed = ends and (facts.close_ms is None or facts.close_ms <= last_ms)
+    result = NO_RESULT if facts.result is None else facts.result
+    fees = (facts.taker_rate, facts.taker_flat, facts.maker_rate, facts.maker_flat)
+    return MarketInfo(facts.close_ms, result if closed else OPEN, fees)

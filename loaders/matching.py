@@ -20,6 +20,21 @@ class Order:
     side: int  # YES or NO
     price: int  # ticks
     remaining: int  # contracts; 0 once filled or cancelled
+    arrival: int  # orders of the book that came before it
+
+
+@dataclass(slots=True, eq=False)
+class Shadow:
+    """A virtual resting bid: it joins behind what rests at its level, nobody sees it, and it changes nothing.
+
+    An incoming order that reaches its price and is not used up by the orders ahead of it would have met it. Every shadow is alone
+    with the real orders, which go on as if it were not there: what it takes from an incoming order they get nevertheless.
+    """
+
+    side: int  # YES or NO
+    price: int  # ticks
+    remaining: int  # contracts; 0 once filled
+    arrival: int  # orders of the book that came before it; at its own price these are ahead
 
 
 class Change(NamedTuple):
@@ -38,6 +53,14 @@ class Fill(NamedTuple):
     size: int  # contracts
 
 
+class ShadowFill(NamedTuple):
+    """What an incoming order would have traded with a shadow, at the shadow's price."""
+
+    shadow: Shadow
+    size: int  # contracts
+    beyond: int  # of these, contracts that did not come off the shadow's own level: they went further down, or found nothing
+
+
 class OrderBook:
     """Resting bids of one market, and the changes and fills since they were last taken.
 
@@ -51,6 +74,9 @@ class OrderBook:
         self.best = [0, 0]  # highest bid per side; 0: none
         self.changes: list[Change] = []
         self.fills: list[Fill] = []
+        self.shadows: list[Shadow] = []  # those with something remaining; take one out to cancel it
+        self.shadow_fills: list[ShadowFill] = []
+        self._arrivals = 0
         self._queues: tuple[list[deque[Order]], ...] = tuple([deque() for _ in range(ticks)] for _ in (YES, NO))
 
     def limit(self, side: int, price: int, size: int) -> Order:
@@ -67,7 +93,8 @@ class OrderBook:
         Raises:
             ValueError: a price or size outside these bounds.
         """
-        order = Order(side, price, self._take(side, price, size))
+        order = Order(side, price, self._take(side, price, size), self._arrivals)
+        self._arrivals += 1
         if order.remaining:
             self._queues[side][price].append(order)
             self._change(side, price, order.remaining)
@@ -99,6 +126,12 @@ class OrderBook:
         self._change(order.side, order.price, size - order.remaining)
         order.remaining = size
 
+    def follow(self, side: int, price: int, size: int) -> Shadow:
+        """Let a shadow of `size` contracts join the queue at a level; its fills come into `shadow_fills`."""
+        shadow = Shadow(side, price, size, self._arrivals)
+        self.shadows.append(shadow)
+        return shadow
+
     def first(self, side: int) -> Order | None:
         """Give the order that would trade next on a side."""
         queue = self._queues[side][self.best[side]]
@@ -111,7 +144,7 @@ class OrderBook:
             raise ValueError(
                 f"no bid for {size} contracts at {price}: expected 1..{self.ticks - 1} ticks, 1 contract up"
             )
-        other = 1 - side
+        other, arriving, earlier_fills = 1 - side, size, len(self.fills)
         while size and self.best[other] >= self.ticks - price:
             maker = self.first(other)
             assert maker is not None, "a level with a size has an order"
@@ -121,7 +154,25 @@ class OrderBook:
             self.fills.append(Fill(maker, side, traded))
             self._change(other, maker.price, -traded)
             self._lower_best(other)
+        if self.shadows:
+            self._fill_shadows(side, price, arriving, self.fills[earlier_fills:])
         return size
+
+    def _fill_shadows(self, side: int, price: int, size: int, fills: list[Fill]) -> None:
+        """Give every shadow its part of an incoming order: what is left of it after its fills with orders ahead of the shadow."""
+        for shadow in self.shadows:
+            if shadow.side == side or shadow.price < self.ticks - price:
+                continue
+            ahead = behind = 0
+            for maker, _, traded in fills:
+                if maker.price == shadow.price and maker.arrival >= shadow.arrival:
+                    behind += traded
+                elif maker.price >= shadow.price:
+                    ahead += traded
+            if filled := min(size - ahead, shadow.remaining):
+                shadow.remaining -= filled
+                self.shadow_fills.append(ShadowFill(shadow, filled, max(filled - behind, 0)))
+        self.shadows = [shadow for shadow in self.shadows if shadow.remaining]
 
     def _change(self, side: int, price: int, size: int) -> None:
         self.sizes[side][price] += size

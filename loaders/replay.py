@@ -35,6 +35,10 @@ class Replay:
     first_row: np.ndarray  # i64[m + 1], where each one's rows begin; the last is R
     time_ms: np.ndarray  # i64[R], epoch ms
     best: np.ndarray  # i16[S, R], best bid in 0.01 cent, 0 if the side is empty
+    restart: (
+        np.ndarray
+    )  # bool[R], the book begins anew: a snapshot, or the end of what is known; never a market's first row
+    ends: np.ndarray  # bool[m], the market's last event emptied its book for good
     entries: Changes  # levels number the m markets; steps are rows
     negative_sizes: int
     crossed_inside: int
@@ -57,6 +61,11 @@ def replay(events: Events) -> Replay:
     row_of_message = row[new_message]
     first_message = np.append(message[np.searchsorted(market, np.arange(len(markets)))], new_message.sum())
 
+    restart = np.zeros(first_row[-1], bool)
+    restart[row[kind == Kind.CLEAR]] = True
+    restart[first_row[:-1]] = False
+    last_event = np.searchsorted(market, np.arange(len(markets)), side="right") - 1
+
     level, place, size, negative = _level_sizes(
         market, kind, events.side[order], events.price[order], events.size[order]
     )
@@ -70,6 +79,8 @@ def replay(events: Events) -> Replay:
         first_row=first_row,
         time_ms=time[new_row],
         best=best,
+        restart=restart,
+        ends=kind[last_event] == Kind.CLEAR,
         entries=entries,
         negative_sizes=negative,
         crossed_inside=int((crossed_inside & ~crossed[row_of_message]).sum()),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kalshi_jax.tape import Tape
+from loaders.closes import close_markets
 from loaders.events import DataError, Events
 from loaders.index import SessionInfo, TapeIndex, describe
+from loaders.metadata import Metadata, read_metadata
 from loaders.recordings import find_recordings, read_recordings, session_id_of
 from loaders.replay import replay
 from loaders.store import is_store, read_store
@@ -30,6 +32,7 @@ class SessionConfig:
     start_offset: int = 0  # changes at the head of a market in which no episode begins
     temporal_features: bool = True
     skip_bad_rows: bool = False  # leave out and count broken lines of a recording instead of refusing the file
+    metadata: str | Path | None = None  # a file of close times, results and fees: see `read_metadata`
 
     @property
     def session_ids(self) -> tuple[str, ...]:
@@ -69,9 +72,13 @@ class SessionDataLoader:
             FileNotFoundError: no file is there.
         """
         store = self._store()
+        if store is not None and self.config.metadata is not None:
+            raise DataError(
+                f"metadata={self.config.metadata}: a store has its own; give the file when building the store"
+            )
         if store is None:
             sessions, total = self._events()
-            return build_tape(sessions, self.progress, total)
+            return build_tape(self._with_facts(sessions), self.progress, total)
         tape, index = read_store(store)
         return select_sessions(tape, index, self.config.session_ids) if self.config.session_ids else (tape, index)
 
@@ -84,11 +91,18 @@ class SessionDataLoader:
             return [s for s in [*index.sessions, *index.skipped] if not wanted or s.session_id in wanted]
         sessions, total = self._events()
         infos = []
-        for done, events in enumerate(sessions, start=1):
+        for done, events in enumerate(map(close_markets, self._with_facts(sessions)), start=1):
             infos.append(describe(events, replay(events)))
             if self.progress:
                 self.progress(done, total, events.session_id)
         return infos
+
+    def _with_facts(self, sessions: Iterable[Events]) -> Iterator[Events]:
+        """Add what the metadata file says to what the sessions themselves know."""
+        metadata = Metadata({}, {}) if self.config.metadata is None else read_metadata(self.config.metadata)
+        for events in sessions:
+            said = {ticker: facts for ticker in events.tickers if (facts := metadata.of(ticker)) is not None}
+            yield replace(events, facts=events.facts | said)
 
     def _store(self) -> Path | None:
         if isinstance(self.source, str) and self.source.startswith((*POSTGRES, SYNTHETIC)):

@@ -18,10 +18,10 @@ import orjson
 
 from kalshi_jax.tape import Tape
 from loaders.events import DataError, Report
-from loaders.index import SessionInfo, TapeIndex
+from loaders.index import MarketInfo, SessionInfo, TapeIndex
 from loaders.tapes import to_device
 
-FORMAT, VERSION = "kalshi-jax tape", 2
+FORMAT, VERSION = "kalshi-jax tape", 3
 MANIFEST, INDEX = "manifest.json", "index.json"
 
 
@@ -112,8 +112,9 @@ def _index_to_json(index: TapeIndex) -> dict[str, list]:
 
 
 def _index_from_json(data: dict[str, list], market_session: np.ndarray) -> TapeIndex:
-    sessions, skipped = (
-        [SessionInfo(**{**session, "report": Report(**session["report"])}) for session in data[name]]
-        for name in ("sessions", "skipped")
-    )
+    def session(values: dict) -> SessionInfo:
+        markets = [MarketInfo(**{**market, "fees": tuple(market["fees"])}) for market in values["markets"]]
+        return SessionInfo(**{**values, "report": Report(**values["report"]), "markets": markets})
+
+    sessions, skipped = ([session(values) for values in data[name]] for name in ("sessions", "skipped"))
     return TapeIndex(sessions, [ticker for session in sessions for ticker in session.tickers], market_session, skipped)

@@ -13,6 +13,7 @@ import numpy as np
 
 from kalshi_jax.sequences import running_sums
 from kalshi_jax.tape import CENT, DOLLAR, END_OF_TIME, NO, YES, Tape
+from loaders.closes import close_markets
 from loaders.events import HUNDREDTHS, DataError, Events
 from loaders.index import SessionInfo, TapeIndex, describe
 from loaders.prints import match_prints
@@ -38,7 +39,8 @@ def build_tape(sessions: Iterable[Events], progress: Progress | None = None, tot
     skipped: list[SessionInfo] = []
     replays: list[Replay] = []
     prints: list[np.ndarray] = []  # of each session, what trade prints explain of its entries
-    for done, events in enumerate(sessions, start=1):
+    for done, recorded in enumerate(sessions, start=1):
+        events = close_markets(recorded)
         replayed = replay(events)
         traded, events.report.prints_unmatched = match_prints(replayed, events.trades)
         info = describe(events, replayed)
@@ -64,9 +66,12 @@ def build_tape(sessions: Iterable[Events], progress: Progress | None = None, tot
     lengths = np.concatenate([np.diff(r.first_row) for r in replays])
     replays.reverse()
     prints.reverse()
+    trades = []
     for info, row, entry in zip(infos, rows, entries, strict=False):
-        _write_session(arrays, info, replays.pop(), prints.pop(), int(row), int(entry))  # free it once it is written
-    return _finish(arrays, infos, skipped, lengths)
+        replayed, traded = replays.pop(), prints.pop()  # they are freed once they are written
+        trades.append(_session_trades(replayed, traded, int(row)))
+        _write_session(arrays, info, replayed, traded, int(row), int(entry))
+    return _finish(arrays, infos, skipped, lengths, np.concatenate(trades))
 
 
 def select_sessions(tape: Tape, index: TapeIndex, session_ids: Iterable[str]) -> tuple[Tape, TapeIndex]:
@@ -95,10 +100,12 @@ def select_sessions(tape: Tape, index: TapeIndex, session_ids: Iterable[str]) ->
     row, entry = 1, 1
     for begin, count, span in zip(begins, counts, spans, strict=True):
         source, target = slice(begin, begin + count), slice(row, row + count)
-        for name in ("time_ms", "price", "size", "stamp", "mark"):
+        for name in ("time_ms", "price", "size", "mark"):
             arrays[name][target] = host[name][source]
-        best = host["best_entry"][source]
-        arrays["best_entry"][target] = np.where(best > 0, best - span.start + entry, 0)
+        entries = host["entry"][source]
+        arrays["entry"][target] = np.where(entries > 0, entries - span.start + entry, 0)
+        restart = host["restart"][source]
+        arrays["restart"][target] = np.where(restart < END_OF_TIME, restart - begin + row, END_OF_TIME)
         moved = host["entry_row"][span]
         size = span.stop - span.start
         arrays["entry_row"][entry : entry + size] = np.where(moved < END_OF_TIME, moved - begin + row, END_OF_TIME)
@@ -107,7 +114,14 @@ def select_sessions(tape: Tape, index: TapeIndex, session_ids: Iterable[str]) ->
         row, entry = row + count, entry + size
     infos = [index.sessions[i] for i in chosen]
     skipped = [info for info in index.skipped if info.session_id in wanted]
-    return _finish(arrays, infos, skipped, host["track_length"][np.concatenate(markets)])
+    chosen_markets = np.concatenate(markets)
+    lengths = host["track_length"][chosen_markets].astype(np.int64)
+    moved_to = 1 + np.cumsum(lengths) - lengths
+    trades = [
+        _trades_of(host, int(host["track_start"][market]), int(length), int(row))
+        for market, length, row in zip(chosen_markets, lengths, moved_to, strict=True)
+    ]
+    return _finish(arrays, infos, skipped, lengths, np.concatenate(trades))
 
 
 def to_device(arrays: dict[str, np.ndarray], bisections: int) -> Tape:
@@ -116,9 +130,21 @@ def to_device(arrays: dict[str, np.ndarray], bisections: int) -> Tape:
 
 
 def _finish(
-    arrays: dict[str, np.ndarray], infos: list[SessionInfo], skipped: list[SessionInfo], lengths: np.ndarray
+    arrays: dict[str, np.ndarray],
+    infos: list[SessionInfo],
+    skipped: list[SessionInfo],
+    lengths: np.ndarray,
+    trades: np.ndarray,
 ) -> tuple[Tape, TapeIndex]:
-    """Add what the rows imply: tracks, grids, range maxima, running sums. `lengths` i64[n_markets] are the markets' rows."""
+    """Add what the rows imply: tracks, grids, range maxima, running sums.
+
+    Args:
+        arrays: rows and entries; it is emptied.
+        infos: sessions of the tape.
+        skipped: sessions left out.
+        lengths: i64[n_markets], rows of the markets.
+        trades: see `_trades`.
+    """
     rows = len(arrays["time_ms"])
     starts = 1 + np.cumsum(lengths) - lengths
     markets = np.array([len(info.tickers) for info in infos], np.int32)
@@ -139,6 +165,7 @@ def _finish(
     arrays["track_length"] = np.append(lengths, positions).astype(np.int32)
     arrays["market_session"] = np.repeat(np.arange(len(infos), dtype=np.int32), markets)
     arrays["session_first_market"], arrays["session_markets"] = first_market, markets
+    arrays |= _market_facts(infos) | _trades(trades, starts, rows)
     index = TapeIndex(infos, [ticker for info in infos for ticker in info.tickers], arrays["market_session"], skipped)
     return to_device(arrays, bisections), index
 
@@ -170,9 +197,9 @@ def _empty_arrays(rows: int, entries: int) -> dict[str, np.ndarray]:
         "time_ms": time,
         "price": np.zeros((rows, 2, DEPTH), np.int16),
         "size": np.zeros((rows, 2, DEPTH), np.int32),
-        "stamp": np.zeros((rows, 2, DEPTH), np.int16),
+        "entry": np.zeros((rows, 2, DEPTH), np.int32),
         "mark": mark,
-        "best_entry": np.zeros((rows, 2), np.int32),
+        "restart": np.full(rows, END_OF_TIME, np.int32),
         "entry_row": np.full(entries, END_OF_TIME, np.int32),
         "entry_size": np.zeros(entries, np.int32),
         "entry_traded": np.zeros(entries, np.int32),
@@ -204,19 +231,17 @@ def _write_session(
     arrays["entry_row"][place] = row + changes.step
     arrays["entry_size"][place] = contracts
     arrays["entry_traded"][place] = traded // HUNDREDTHS
-    changed = number - np.maximum.accumulate(np.where(begins, number, 0)) + 1
     # by entry number counted from 1, as top_entries gives them; 0 is no level
     price = np.append(0, changes.level % PRICES).astype(np.int16)
     size = np.append(0, contracts).astype(np.int32)
-    stamp = np.append(0, changed).astype(np.uint16).view(np.int16)
     entry_place = np.append(0, place).astype(np.int32)
     for at, side, top in top_entries(replayed, DEPTH):
-        for name, values in (("price", price), ("size", size), ("stamp", stamp)):
+        for name, values in (("price", price), ("size", size), ("entry", entry_place)):
             arrays[name][row + at, side] = values[top]
-        arrays["best_entry"][row + at, side] = entry_place[top[:, 0]]
     rows = slice(row, row + len(time))
     arrays["time_ms"][rows] = time
     arrays["mark"][rows] = _marks(replayed)
+    arrays["restart"][rows] = _next_restarts(replayed, row)
 
 
 def _marks(replayed: Replay) -> np.ndarray:
@@ -227,6 +252,78 @@ def _marks(replayed: Replay) -> np.ndarray:
     mark = np.stack([best[YES], DOLLAR - best[NO]], axis=1)[quoted]
     mark[quoted < begin] = 0, DOLLAR
     return mark
+
+
+def _next_restarts(replayed: Replay, row: int) -> np.ndarray:
+    """Find each row's next one of its market at which the book begins anew, i32[R], END_OF_TIME if there is none."""
+    count = len(replayed.restart)
+    places = np.where(replayed.restart, np.arange(count), END_OF_TIME)
+    following = np.append(np.minimum.accumulate(places[::-1])[::-1][1:], END_OF_TIME)[:count]
+    stop = np.repeat(replayed.first_row[1:], np.diff(replayed.first_row))
+    return np.where(following < stop, following + row, END_OF_TIME)
+
+
+def _session_trades(replayed: Replay, traded: np.ndarray, row: int) -> np.ndarray:
+    """Collect what prints explain (i64[N], 0.01 contract) of a session whose rows begin at `row`: see `_trades`."""
+    entries = replayed.entries
+    same_level = np.append(False, entries.level[1:] == entries.level[:-1])[: len(entries.level)]
+    contracts = entries.size // HUNDREDTHS
+    before = np.where(same_level, np.append(0, contracts[:-1])[: len(contracts)], 0)
+    size = np.minimum(traded // HUNDREDTHS, np.maximum(before - contracts, 0))
+    at = np.flatnonzero(size > 0)
+    book, price = np.divmod(entries.level[at], PRICES)
+    table = np.stack([row + entries.step[at], book % 2, price, size[at]], axis=1)
+    return table[np.lexsort((-table[:, 2], table[:, 0], book))]
+
+
+def _trades_of(tape: dict[str, np.ndarray], begin: int, count: int, row: int) -> np.ndarray:
+    """Collect the trades of a market of a tape (rows `begin` on, `count` of them) that moves to `row`: see `_trades`."""
+    if not len(tape["trade_size"]):
+        return np.zeros((0, 4), np.int64)
+    counts = tape["trade_count"][begin : begin + count]
+    parts = []
+    for side in (YES, NO):
+        first, last = int(counts[0, side]), int(counts[-1, side])  # a market's first row has no decrease, so no trade
+        at = row + 1 + np.repeat(np.arange(count - 1), np.diff(counts[:, side]))
+        columns = (at, np.full(last - first, side), tape["trade_price"][first:last], tape["trade_size"][first:last])
+        parts.append(np.stack([column.astype(np.int64) for column in columns], axis=1))
+    return np.concatenate(parts)
+
+
+def _trades(table: np.ndarray, starts: np.ndarray, rows: int) -> dict[str, np.ndarray]:
+    """Make the trade arrays of a tape of so many rows.
+
+    Args:
+        table: i64[N_trades, 4] of row, side, price and whole contracts; by market side, in order of rows.
+        starts: i64[n_markets], first rows of the markets.
+        rows: of the tape.
+    """
+    sizes: dict[str, np.ndarray] = {
+        "trade_price": table[:, 2].astype(np.int16),
+        "trade_size": table[:, 3].astype(np.int32),
+    }
+    if not len(table):
+        return {"trade_count": np.zeros((1, 2), np.int32), **sizes}
+    count = np.zeros((rows, 2), np.int64)
+    np.add.at(count, (table[:, 0], table[:, 1]), 1)
+    stops = np.append(starts[1:], rows)
+    base = 0
+    for first, stop in zip(starts, stops, strict=True):
+        for side in (YES, NO):
+            count[first:stop, side] = base + np.cumsum(count[first:stop, side])
+            base = int(count[stop - 1, side])
+    return {"trade_count": count.astype(np.int32), **sizes}
+
+
+def _market_facts(infos: list[SessionInfo]) -> dict[str, np.ndarray]:
+    """Collect close times, results and fees of all markets on a tape."""
+    markets = [(info.started_at_ms, market) for info in infos for market in info.markets]
+    closes = [END_OF_TIME if m.close_ms is None else m.close_ms - start for start, m in markets]
+    return {
+        "market_close_ms": np.clip(closes, 0, END_OF_TIME).astype(np.int32),
+        "market_result": np.array([market.result for _, market in markets], np.int32),
+        "market_fee": np.array([market.fees for _, market in markets], np.int32),
+    }
 
 
 def _range_maxima(best: np.ndarray, longest: int) -> np.ndarray:

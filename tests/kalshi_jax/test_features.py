@@ -169,7 +169,7 @@ def test_features_are_bounded_and_named(recorded):
     assert obs.market.shape == (64, 5, len(FEATURE_NAMES))
     assert obs.portfolio.shape == (64, len(env.portfolio_names))
     per_market, overall = split_portfolio(obs.portfolio, 5)
-    assert per_market.shape == (64, 5, 6)
+    assert per_market.shape == (64, 5, 7)
     assert overall.shape == (64, len(OVERALL_FEATURES))
     unused = np.asarray(state.markets) < 0
     assert unused.any(), "five slots over three markets leave two unused"

@@ -15,10 +15,13 @@ PRICES, CONTRACTS = np.arange(1, 100), np.arange(1, 2001)
 FLOAT_IS_WRONG_AT = (4, 50)  # contracts, cents: 0.07 * 4 * 0.5 * 0.5 rounds up to 8 in float64, 7 is true
 
 
-def test_taker_fee_equals_the_integer_formula_in_all_198_000_cells():
+def test_fees_equal_the_integer_formula_in_all_198_000_cells():
     c, p = np.meshgrid(CONTRACTS, PRICES)
     assert c.size == 198_000
+    assert c.dtype == np.int64
     np.testing.assert_array_equal(taker_fee_cents(c, p), -(-7 * c * p * (100 - p) // 10**4))
+    np.testing.assert_array_equal(maker_fee_cents(c, p), -(-175 * c * p * (100 - p) // 10**6))
+    np.testing.assert_array_equal(maker_fee_cents(c, p, COMBO_MAKER_RATE), -(-350 * c * p * (100 - p) // 10**6))
 
 
 @pytest.mark.parametrize("rate", [175, COMBO_MAKER_RATE])
@@ -35,12 +38,19 @@ def test_maker_fee_equals_the_integer_formula_beyond_where_int32_overflows(rate)
         (taker_fee_cents, 10, (1, 7, 63)),
         (taker_fee_cents, 25, (2, 14, 132)),
         (taker_fee_cents, 50, (2, 18, 175)),
+        (taker_fee_cents, 75, (2, 14, 132)),
+        (taker_fee_cents, 90, (1, 7, 63)),
+        (taker_fee_cents, 95, (1, 4, 34)),
         (taker_fee_cents, 99, (1, 1, 7)),
         (maker_fee_cents, 1, (1, 1, 2)),
         (maker_fee_cents, 5, (1, 1, 9)),
         (maker_fee_cents, 10, (1, 2, 16)),
         (maker_fee_cents, 25, (1, 4, 33)),
         (maker_fee_cents, 50, (1, 5, 44)),
+        (maker_fee_cents, 75, (1, 4, 33)),
+        (maker_fee_cents, 90, (1, 2, 16)),
+        (maker_fee_cents, 95, (1, 1, 9)),
+        (maker_fee_cents, 99, (1, 1, 2)),
     ],
 )
 def test_golden_fees(fee, cents, golden):

@@ -27,10 +27,10 @@ class Recorder(ReferenceEnv):
     cancelled: list[tuple] = field(default_factory=list)  # slot, order slot
     decreased: list[tuple] = field(default_factory=list)  # slot, order slot, contracts left
 
-    def cancel(self, intents):
+    def cancel(self, staying):
         self.placed, self.cancelled, self.decreased = [], [], []
         before = {at: order.remaining for at, order in self.orders.items()}
-        super().cancel(intents)
+        super().cancel(staying)
         for k, slot in sorted(before):
             left = self.orders[k, slot].remaining if (k, slot) in self.orders else None
             if left is None:
@@ -38,17 +38,17 @@ class Recorder(ReferenceEnv):
             elif left < before[k, slot]:
                 self.decreased.append((slot, k, left))
 
-    def take(self, slot, primitive, n):
+    def take(self, slot, primitive, n, limit=0):
         before = dict(self.taken[slot])
-        super().take(slot, primitive, n)
+        super().take(slot, primitive, n, limit)
         took = {at: n - before.get(at, 0) for at, n in self.taken[slot].items() if n != before.get(at, 0)}
         if took:
-            side, deepest = min(took, key=lambda at: at[1])  # the lowest bid reached
+            side, deepest, _ = min(took, key=lambda at: at[1])  # the lowest bid reached
             price = deepest if side == "yes" else DOLLAR - deepest
             self.placed.append((slot, primitive.verb, primitive.outcome, "NOW", sum(took.values()), price))
 
-    def join(self, at, primitive, n):
-        super().join(at, primitive, n)
+    def join(self, at, primitive, n, price):
+        super().join(at, primitive, n, price)
         if at in self.orders:
             order = self.orders[at]
             price = order.price if primitive.rests == "yes" else DOLLAR - order.price

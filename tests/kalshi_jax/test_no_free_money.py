@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.no_free_money import Config, run
 from kalshi_jax import Action, MarketAgnosticKalshiEnv
 from kalshi_jax.ledger import portfolio_value
 from kalshi_jax.reward import marks
@@ -96,3 +97,16 @@ def test_a_random_policy_loses_its_fees_and_spreads_on_real_recordings(slots, in
 def test_a_random_policy_loses_its_fees_and_spreads_on_simulated_sessions():
     tape, _ = load_tape("synthetic:sessions=2,markets=3,seconds=300,seed=7")
     assert_no_free_money(*random_policy(tape, slots=2, interval_ms=500, episodes=64, steps=300))
+
+
+@pytest.mark.slow
+def test_no_hard_coded_policy_earns_money_on_a_driftless_exchange():
+    """Each of them, makers too, ends at or below its start within a 99% interval over independent sessions."""
+    outcomes = run(Config(sessions=200, seconds=150, interval_ms=1000))
+    assert len(outcomes) >= 10
+    assert outcomes["hold"]["mean"] == 0
+    for name, outcome in outcomes.items():
+        assert outcome["low"] <= 0, (name, outcome)
+        assert name == "hold" or outcome["taken"] + outcome["made"] > 20, (name, outcome)
+    known = [name for name, outcome in outcomes.items() if outcome["high"] < 0]
+    assert len(known) >= 6, "the intervals are narrow enough to tell costs from luck"

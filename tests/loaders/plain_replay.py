@@ -138,16 +138,15 @@ def assert_tape_shows(tape, index, session, plain):
             bests = [0, 0]
             for side in (0, 1):
                 levels = sorted(((price, size) for (at, price), size in book.items() if at == side), reverse=True)[:10]
-                shown = [(p, n // 100, len(history[side, p])) for p, n in levels]
-                shown += [(0, 0, 0)] * (10 - len(shown))
-                columns = (tape.price, tape.size, tape.stamp)
+                shown = [(p, n // 100) for p, n in levels] + [(0, 0)] * (10 - len(levels))
+                columns = (tape.price, tape.size)
                 assert list(zip(*(x[row, side].tolist() for x in columns), strict=True)) == shown
-                entry = int(tape.best_entry[row, side])
-                if levels:
-                    bests[side] = levels[0][0]
-                    assert (tape.entry_row[entry], tape.entry_size[entry]) == history[side, bests[side]][-1]
-                else:
-                    assert tape.entry_row[entry] == end
+                bests[side] = shown[0][0]
+                entries = tape.entry[row, side]
+                last = [history[side, p][-1] for p, _ in levels] + [(end, 0)] * (10 - len(levels))
+                assert (
+                    list(zip(tape.entry_row[entries].tolist(), tape.entry_size[entries].tolist(), strict=True)) == last
+                )
             if any(bests):
                 mark = [bests[0], 10_000 - bests[1]]
             assert tape.mark[row].tolist() == mark
@@ -156,7 +155,7 @@ def assert_tape_shows(tape, index, session, plain):
         for (side, price), changes in history.items():
             rows = [r for r in range(start, start + length) if tape.price[r, side, 0] == price]
             if rows:
-                entry = int(tape.best_entry[rows[0], side])
+                entry = int(tape.entry[rows[0], side, 0])
                 rest = [change for change in changes if change[0] >= int(tape.entry_row[entry])]
                 stored = [
                     (int(tape.entry_row[e]), int(tape.entry_size[e])) for e in range(entry, entry + len(rest) + 1)

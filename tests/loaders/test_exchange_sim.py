@@ -7,13 +7,16 @@ import time
 import numpy as np
 import pytest
 
+from benchmarks.queue_models import QueueModels, columns_of, replay_orders
 from loaders import book_at, load_tape
 from loaders.events import Kind
 from loaders.exchange_sim import SimConfig, fair_values, simulate_session, synthetic_events
 from loaders.matching import YES
 from loaders.recordings import read_recording
 from loaders.replay import replay
+from loaders.shadows import ShadowPlan
 from loaders.sim_frames import write_frames
+from loaders.tapes import build_tape
 
 SMALL = SimConfig(sessions=2, markets=3, seconds=60, seed=5)
 
@@ -56,6 +59,41 @@ def test_the_same_seed_gives_the_same_session_whatever_is_simulated_beside_it():
     assert columns(second) == columns(simulate_session(SMALL, 1).events)
     assert columns(first) != columns(second)
     assert columns(first) != columns(next(synthetic_events("synthetic:markets=3,seconds=60,seed=6")))
+
+
+def test_shadow_orders_change_nothing_and_are_followed_to_their_horizon():
+    plan = ShadowPlan(per_market=10, contracts=7, horizon_ms=20_000)
+    simulated = simulate_session(SMALL, 1, plan)
+    assert columns(simulated.events) == columns(simulate_session(SMALL, 1).events)
+    assert simulated.shadows == simulate_session(SMALL, 1, plan).shadows
+    assert len(simulated.shadows) > 20
+    assert {order.side for order in simulated.shadows} == {0, 1}
+    filled = [order for order in simulated.shadows if order.fills]
+    assert 0 < len(filled) < len(simulated.shadows)
+    for order in simulated.shadows:
+        assert 0 <= order.time_ms < 40_000
+        assert order.ahead > 0
+        assert sum(contracts for _, contracts, _ in order.fills) <= 7
+        assert all(order.time_ms < ms <= order.time_ms + 20_000 for ms, _, _ in order.fills)
+        assert all(0 <= beyond <= contracts for _, contracts, beyond in order.fills)
+    with pytest.raises(ValueError, match="followed for 60000 ms: expected less than the session's 60000"):
+        simulate_session(SMALL, 0, ShadowPlan(horizon_ms=60_000))
+
+
+def test_with_trade_prints_the_risk_averse_queue_never_fills_before_the_true_one():
+    """A print explains decreases up to 100 ms before it, so that much earlier is possible, and no more."""
+    settings = QueueModels(contracts=5, horizon_s=30, decision_ms=100, batch=256)
+    config, plan = SimConfig(sessions=2, markets=2, seconds=300, seed=11), ShadowPlan(60, 5, 30_000)
+    sessions = [simulate_session(config, number, plan) for number in range(2)]
+    orders = columns_of([(number, order) for number in range(2) for order in sessions[number].shadows], 2, 100)
+    tape, _ = build_tape(session.events for session in sessions)
+    per_look = replay_orders(tape, orders, "risk_averse", 0, settings)  # checks price and place in the queue of each
+    filled = per_look.sum(axis=1) > 0
+    look = 1 + (per_look > 0).argmax(axis=1)
+    assert filled.mean() > 0.4
+    assert (orders.filled[filled] > 0).all()
+    assert (look[filled] >= orders.look[filled] - 1).all()
+    assert (look[filled] == orders.look[filled]).mean() > 0.3
 
 
 @pytest.mark.parametrize("config", [SMALL, SimConfig(1, 2, 120, seed=1, tick=0.1), SimConfig(1, 1, 60, 2, rate=0.05)])
@@ -184,3 +222,20 @@ def test_the_default_sessions_are_made_in_seconds():
     assert time.monotonic() - began < 10
     assert len(sessions) == 8
     assert sum(events.report.deltas for events in sessions) > 80_000
+
+
+def test_the_mid_goes_on_where_makers_lag_and_does_not_where_they_do_not():
+    def going_on(stale):
+        moved = []
+        for session in range(12):
+            events = simulate_session(SimConfig(markets=1, seconds=300, seed=3, stale=stale), session).events
+            replayed = replay(events)
+            rows = slice(replayed.first_row[0], replayed.first_row[1] - 1)
+            bids, time_ms = replayed.best[:, rows].astype(int), replayed.time_ms[rows]
+            mid = (bids[0] + 10_000 - bids[1]) / 200
+            moved.append(mid[np.searchsorted(time_ms - time_ms[0], np.arange(20, 290, 10) * 1000, side="right") - 1])
+        steps = np.diff(np.array(moved), axis=1)
+        return np.sum(steps[:, 1:] * steps[:, :-1]) / np.sum(steps**2)
+
+    assert going_on(20.0) > 0.3
+    assert abs(going_on(0.0)) < 0.15

@@ -137,3 +137,73 @@ def test_a_cancelled_order_neither_trades_nor_cancels_again():
 def test_an_impossible_order_is_refused(price, size):
     with pytest.raises(ValueError, match="no bid for"):
         OrderBook(100).limit(YES, price, size)
+
+
+# -- shadows: 5 contracts at 40 behind `ahead`, in front of `behind`; 10 contracts each
+
+
+@pytest.mark.parametrize(
+    ("what_happens", "fills"),
+    [
+        ([("take", 10)], []),  # all of it goes to the order ahead
+        ([("take", 12)], [(2, 0)]),
+        ([("take", 30)], [(5, 0)]),  # never more than its remainder
+        ([("take", 12), ("take", 1), ("take", 9)], [(2, 0), (1, 0), (2, 0)]),
+        ([("cancel", "ahead"), ("take", 3)], [(3, 0)]),
+        ([("cancel", "behind"), ("take", 8), ("take", 4)], [(2, 2)]),  # 2 go ahead, 2 find nothing at the level
+        ([("reduce", "ahead", 4), ("take", 7)], [(3, 0)]),
+        ([("reduce", "behind", 1), ("take", 10)], []),
+        ([("join", YES, 41, 6), ("take", 17)], [(1, 0)]),  # a better price is ahead, whenever it came
+        ([("join", YES, 40, 6), ("take", 12)], [(2, 0)]),  # at the same price it is behind
+        ([("cancel", "behind"), ("join", YES, 39, 10), ("join", NO, 61, 13)], [(3, 3)]),  # went further down
+        ([("cancel", "ahead"), ("cancel", "behind"), ("join", NO, 60, 2)], [(2, 2)]),  # comes to rest at its price
+        ([("cancel", "ahead"), ("cancel", "behind"), ("join", NO, 59, 2)], []),  # a tick short of it
+        ([("join", NO, 60, 22)], [(5, 0)]),
+    ],
+)
+def test_a_shadow_gets_what_orders_ahead_of_it_leave_of_an_incoming_order(what_happens, fills):
+    book = OrderBook(100)
+    named = {"ahead": book.limit(YES, 40, 10)}
+    shadow = book.follow(YES, 40, 5)
+    named["behind"] = book.limit(YES, 40, 10)
+    for name, *arguments in what_happens:
+        if name == "take":
+            book.market(NO, *arguments)
+        elif name == "join":
+            book.limit(*arguments)
+        else:
+            getattr(book, name)(named[arguments[0]], *arguments[1:])
+    assert [(fill.size, fill.beyond) for fill in book.shadow_fills] == fills
+    assert all(fill.shadow is shadow for fill in book.shadow_fills)
+    assert shadow.remaining == 5 - sum(size for size, _ in fills)
+    assert (shadow in book.shadows) == (shadow.remaining > 0)
+
+
+@given(st.lists(OPERATIONS, max_size=60), st.integers(0, 60), st.integers(0, 1), st.integers(1, 9), st.integers(1, 8))
+@settings(max_examples=300, deadline=None)
+def test_a_shadow_changes_nothing_and_first_fills_as_a_real_order_in_its_place(operations, when, side, price, size):
+    ticks = 10
+    alone, followed, real = OrderBook(ticks), OrderBook(ticks), OrderBook(ticks)
+    books = (alone, followed, real)
+    orders = []
+    shadow = ours = None
+    for number, (name, *arguments) in enumerate(operations):
+        if number == when and price + alone.best[1 - side] < ticks:
+            shadow, ours = followed.follow(side, price, size), real.limit(side, price, size)
+        if name == "limit":
+            orders.append([book.limit(*arguments) for book in books])
+        elif name == "market":
+            for book in books:
+                book.market(*arguments)
+        elif arguments[0] < len(orders):
+            for book, order in zip(books, orders[arguments[0]], strict=True):
+                if name == "cancel":
+                    book.cancel(order)
+                elif arguments[1] <= order.remaining:
+                    book.reduce(order, arguments[1])
+        assert followed.changes == alone.changes
+        assert followed.best == alone.best
+        if shadow:
+            assert shadow.remaining == ours.remaining
+            if shadow.remaining < size:  # from here on the real one has changed the book
+                return

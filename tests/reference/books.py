@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import gzip
 import json
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -21,10 +22,19 @@ OPPOSITE = {"yes": "no", "no": "yes"}
 DOLLAR = 10_000  # money and prices are integers of 0.01 cent
 HUNDREDTHS = 100  # exact sizes are integers of 0.01 contract
 DEPTH = 10  # levels of a side that the environment sees
+VOID = -1  # the result of a market whose holdings are returned at their cost
 
 Side = str  # "yes" or "no"
 Level = tuple[Side, int]  # a bid level: side, price in 0.01 cent
 Shown = tuple[tuple[int, int], ...]  # displayed levels of a side, best first: (price in 0.01 cent, whole contracts)
+
+
+@dataclass(frozen=True)
+class Close:
+    """When a market closes and what it then pays, as far as it is known."""
+
+    close_ms: int | None = None  # epoch ms
+    result: int | None = None  # what a YES pays in 0.01 cent, or VOID
 
 
 @dataclass
@@ -32,6 +42,8 @@ class Market:
     """One market of a session: its rows in time order. Row -1 is the empty book before its first change."""
 
     ticker: str
+    result: int | None = None  # what a YES pays in 0.01 cent, or VOID; None if it is not known
+    closed_row: int | None = None  # the close row, always the last one; None if the market is open to the end
     times: list[int] = field(default_factory=list)  # per row: ms since the session's first event
     changes: list[dict[Level, int]] = field(default_factory=list)  # per row: levels that changed -> exact size after it
     before: list[dict[Level, int]] = field(default_factory=list)  # per row: the same levels -> exact size before it
@@ -40,6 +52,10 @@ class Market:
     )  # per row: level -> part of its decrease that was traded
     shown: list[dict[Side, Shown]] = field(default_factory=list)  # per row: the displayed book after it
     quoted: list[tuple[int, int]] = field(default_factory=list)  # per row: (bid, ask) of the marks
+    restarts: list[bool] = field(default_factory=list)  # per row: nobody knows what happened since the row before
+    changed_in: defaultdict[Level, list[int]] = field(
+        default_factory=lambda: defaultdict(list)
+    )  # level -> the rows in which it changed
 
     def row_at(self, now: int) -> int:
         """Find the last row with time <= now; -1 if there is none."""
@@ -52,6 +68,26 @@ class Market:
     def bid_and_ask(self, row: int) -> tuple[int, int]:
         """Read the best YES bid and ask that marks use: 0 and 10,000 if missing, the last quoted ones if both are."""
         return self.quoted[row] if row >= 0 else (0, DOLLAR)
+
+    def size(self, row: int, level: Level) -> int:
+        """Read the exact size of any level after a row, however deep in the book."""
+        rows = self.changed_in.get(level, [])
+        changes = bisect_right(rows, row)  # how often the level has changed until then
+        return self.changes[rows[changes - 1]][level] if changes else 0
+
+    def last_change(self, row: int, level: Level) -> int:
+        """Find the last row up to a row in which a level changed; -1 if there is none."""
+        rows = self.changed_in.get(level, [])
+        changes = bisect_right(rows, row)
+        return rows[changes - 1] if changes else -1
+
+    def closed(self, row: int) -> bool:
+        """Whether the market is closed at a row."""
+        return self.closed_row is not None and row >= self.closed_row
+
+    def settled(self, row: int) -> bool:
+        """Whether the market is closed at a row and its result known."""
+        return self.closed(row) and self.result is not None
 
 
 @dataclass
@@ -66,14 +102,28 @@ def best_price(levels: Shown) -> int:
     return levels[0][0] if levels else 0
 
 
-def read_session(path: Path) -> Session:
+def read_closes(path: Path) -> dict[str, Close]:
+    """Read when markets close, and their results, from a JSON object of market metadata."""
+    return {ticker: close_of(about) for ticker, about in json.loads(path.read_text()).items()}
+
+
+def close_of(about: Mapping[str, Any]) -> Close:
+    """When the market of this metadata closes, and its result: yes, no, scalar, void, or anything else: not known."""
+    close_ms = epoch_ms(about["close_time"]) if about.get("close_time") else None
+    results = {"yes": DOLLAR, "no": 0, "void": VOID}
+    if about.get("result") == "scalar" and about.get("settlement_value_dollars"):
+        return Close(close_ms, exact(about["settlement_value_dollars"], DOLLAR))
+    return Close(close_ms, results.get(about.get("result")))
+
+
+def read_session(path: Path, closes: Mapping[str, Close] | None = None) -> Session:
     """Replay one recording (`.jsonl` or `.jsonl.gz`)."""
     opener = gzip.open if path.suffix == ".gz" else open
     with opener(path, "rt") as lines:
-        return replay(json.loads(line) for line in lines)
+        return replay((json.loads(line) for line in lines), closes)
 
 
-def replay(frames: Iterable[dict[str, Any]]) -> Session:
+def replay(frames: Iterable[dict[str, Any]], closes: Mapping[str, Close] | None = None) -> Session:
     """Replay recorded frames in the order given: deltas and snapshots change books, every other type is passed over."""
     by_market: dict[str, list[dict[str, Any]]] = {}
     prints: list[dict[str, Any]] = []
@@ -83,15 +133,36 @@ def replay(frames: Iterable[dict[str, Any]]) -> Session:
         if frame["type"] == "trade" and not frame["msg"].get("is_block_trade", False):
             prints.append(frame)
     times = {ticker: event_times(events) for ticker, events in by_market.items()}
-    zero = min(market_times[0] for market_times in times.values())
-    markets = {
-        ticker: replay_market(ticker, [time - zero for time in times[ticker]], events)
-        for ticker, events in by_market.items()
-    }
+    last = max(market_times[-1] for market_times in times.values())
+    for ticker, close in (closes or {}).items():
+        if ticker in by_market and close.close_ms is not None and close.close_ms <= last:
+            end_at(close.close_ms, times[ticker], by_market[ticker])
+    used = [ticker for ticker in by_market if times[ticker]]
+    zero = min((times[ticker][0] for ticker in used), default=0)
+    markets = {}
+    for ticker in used:
+        close = (closes or {}).get(ticker, Close())
+        markets[ticker] = replay_market(ticker, [time - zero for time in times[ticker]], by_market[ticker])
+        markets[ticker].result = close.result
+        if (close.close_ms is None or close.close_ms <= last) and is_empty_snapshot(by_market[ticker][-1]):
+            markets[ticker].closed_row = len(markets[ticker].times) - 1
     for frame in sorted(prints, key=print_time):
         if frame["msg"]["market_ticker"] in markets:
             explain(markets[frame["msg"]["market_ticker"]], frame["msg"], print_time(frame) - zero)
     return Session(markets)
+
+
+def end_at(close_ms: int, times: list[int], events: list[dict[str, Any]]) -> None:
+    """Let the events of a market end with an empty snapshot at its close, and with none if none was before it."""
+    before = bisect_left(times, close_ms)
+    del times[before:], events[before:]
+    if before > 0:
+        times.append(close_ms)
+        events.append({"type": "orderbook_snapshot", "msg": {}})
+
+
+def is_empty_snapshot(event: dict[str, Any]) -> bool:
+    return event["type"] == "orderbook_snapshot" and not list(snapshot_levels(event["msg"]))
 
 
 def print_time(frame: dict[str, Any]) -> int:
@@ -136,8 +207,13 @@ def delta_time(event: dict[str, Any]) -> int:
     if "ts_ms" in message:
         return message["ts_ms"]
     if "ts" in message:
-        return (datetime.fromisoformat(message["ts"]) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
+        return epoch_ms(message["ts"])
     return event["recv_ms"]
+
+
+def epoch_ms(iso: str) -> int:
+    """Epoch ms of an ISO time, fractions of a ms cut off."""
+    return (datetime.fromisoformat(iso) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
 
 
 def replay_market(ticker: str, times: list[int], events: list[dict[str, Any]]) -> Market:
@@ -146,14 +222,18 @@ def replay_market(ticker: str, times: list[int], events: list[dict[str, Any]]) -
     levels: dict[Level, int] = {}  # exact sizes, all above zero
     i = 0
     while i < len(events):
-        before, time = dict(levels), times[i]
+        before, time, first = dict(levels), times[i], i
         while i < len(events) and times[i] == time:
             apply(levels, events[i])
             i += 1
+        has_snapshot = any(event["type"] == "orderbook_snapshot" for event in events[first:i])
+        market.restarts.append(first > 0 and has_snapshot)
         market.times.append(time)
         market.changes.append({level: levels.get(level, 0) for level, _ in before.items() ^ levels.items()})
         market.before.append({level: before.get(level, 0) for level in market.changes[-1]})
         market.traded.append({})
+        for level in market.changes[-1]:
+            market.changed_in[level].append(len(market.changes) - 1)
         last = market.book(len(market.shown) - 1)
         market.shown.append({side: displayed(levels, side, last[side]) for side in SIDES})
         market.quoted.append(quote(market.shown[-1], market.quoted[-1] if market.quoted else (0, DOLLAR)))
@@ -176,12 +256,14 @@ def apply(levels: dict[Level, int], event: dict[str, Any]) -> None:
 
 
 def snapshot_levels(message: dict[str, Any]) -> Iterator[tuple[Level, int]]:
-    """Read the levels of a snapshot of either generation; an empty side has no key."""
+    """Read the levels of a snapshot of either generation; an empty side has no key, and a size of zero is no level."""
     for side in SIDES:
-        for cents, contracts in message.get(side, []):
-            yield (side, cents * 100), contracts * HUNDREDTHS
-        for dollars, contracts in message.get(f"{side}_dollars_fp", []):
-            yield (side, exact(dollars, DOLLAR)), exact(contracts, HUNDREDTHS)
+        old = [((side, cents * 100), contracts * HUNDREDTHS) for cents, contracts in message.get(side, [])]
+        new = [
+            ((side, exact(dollars, DOLLAR)), exact(contracts, HUNDREDTHS))
+            for dollars, contracts in message.get(f"{side}_dollars_fp", [])
+        ]
+        yield from ((level, size) for level, size in old + new if size > 0)
 
 
 def delta_price(message: dict[str, Any]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from kalshi_jax import EnvParams, MarketAgnosticKalshiEnv
-from kalshi_jax.tape import Tape
-from loaders import load_tape
-from tests.reference.books import DEPTH, DOLLAR, SIDES, Session, read_session
+from kalshi_jax.tape import Tape, is_closed, is_settled
+from loaders import SessionConfig, load_tape
+from tests.reference.books import DEPTH, DOLLAR, SIDES, VOID, Session, read_closes, read_session
 from tests.reference.environment import ReferenceEnv
 
 REWARD_TOLERANCE = 2e-6  # rewards are float32 in the fast environment; everything else is an integer and equal
@@ -28,6 +29,7 @@ class Source:
     tape: Tape
     tickers: list[str]  # of the tape's markets
     sessions: list[Session]  # as the oracle reads them, in the tape's order
+    names: list[str]  # of the sessions
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,11 @@ class Setting:
     wild: float = 0.05  # share of actions that are any number, legal or not, in range or not
     queue_model: str = "risk_averse"
     queue_exponent: int = 2
-    remembered_levels: int = 64  # of the fast environment; the oracle forgets none
+    remembered_levels: int = 32
+    latency_ms: int = 0
+    certain_fill: str = "whole"
+    taker_rate: int | None = None  # None: the markets' own, which the oracle takes for the usual one
+    near_end: float = 0.0  # share of episodes that begin shortly before the last row of their first market
 
     def fast(self, tape: Tape) -> tuple[MarketAgnosticKalshiEnv, EnvParams]:
         """Make the fast environment and its parameters."""
@@ -66,12 +72,15 @@ class Setting:
             decision_interval_ms=self.decision_interval_ms,
             mark=self.mark,
             initial_cash=self.initial_cash / DOLLAR,
+            taker_rate=self.taker_rate,
             maker_rate=self.maker_rate,
             taker_flat_cents=self.taker_flat / 100,
             maker_flat_cents=self.maker_flat / 100,
             hold_cancels=self.hold_cancels,
             queue_model=self.queue_model,
             queue_exponent=self.queue_exponent,
+            latency_ms=self.latency_ms,
+            certain_fill=self.certain_fill,
         )
         return env, params
 
@@ -85,11 +94,15 @@ class Setting:
             hold_cancels=self.hold_cancels,
             mark=self.mark,
             initial_cash=self.initial_cash,
+            taker_rate=700 if self.taker_rate is None else self.taker_rate,
             maker_rate=self.maker_rate,
             taker_flat=self.taker_flat,
             maker_flat=self.maker_flat,
             queue_model=self.queue_model,
             queue_exponent=self.queue_exponent,
+            remembered_levels=self.remembered_levels,
+            latency_ms=self.latency_ms,
+            certain_fill=self.certain_fill,
         )
 
 
@@ -104,24 +117,27 @@ class Episodes:
 
 @dataclass
 class Tally:
-    """What a comparison has seen, to show that it was not empty."""
+    """What a comparison has seen, to show that it was not empty. Unless it says otherwise, counts are of episodes."""
 
     episodes: int = 0
-    steps: int = 0
-    trades: int = 0
-    maker_contracts: int = 0
-    refused: int = 0
-    resting: int = 0
-    forgotten: int = 0  # taken levels that the fast environment had no place to remember
+    steps: int = 0  # steps
+    trades: int = 0  # orders filled
+    taker_contracts: int = 0  # contracts
+    maker_contracts: int = 0  # contracts
+    refused: int = 0  # orders
+    resting: int = 0  # orders, each counted at every step
+    restarted: int = 0  # with a resting order that a restart cancelled
+    results: Counter[str] = field(default_factory=Counter)  # with a holding when its market closed, by result
     ends: dict[str, int] = field(default_factory=lambda: {"terminated": 0, "truncated": 0})
 
 
-def load(paths: list[Path]) -> Source:
-    """Read recordings twice; sessions are named after their files."""
-    tape, index = load_tape([str(path) for path in paths])
+def load(paths: list[Path], metadata: Path | None = None) -> Source:
+    """Read recordings twice, closed by a metadata file if there is one; sessions are named after their files."""
+    tape, index = load_tape([str(path) for path in paths], SessionConfig(metadata=metadata))
     named = {path.name.split(".")[0]: path for path in paths}
-    sessions = [read_session(named[session.session_id]) for session in index.sessions]
-    return Source(tape, list(index.tickers), sessions)
+    closes = read_closes(metadata) if metadata else None
+    sessions = [read_session(named[session.session_id], closes) for session in index.sessions]
+    return Source(tape, list(index.tickers), sessions, [session.session_id for session in index.sessions])
 
 
 def check_rows(source: Source) -> int:
@@ -176,11 +192,17 @@ def follow(
     after = env.start([markets[ticker] if ticker else None for ticker in tickers], start_ms)
     place = f"{setting}\nepisode {episode}: session {episodes.session[episode]}, markets {tickers}, start {start_ms} ms"
     tally.episodes += 1
+    held: set[str] = set()
+    restarted = False
     for step in range(setting.steps + 1):
         if step:
             before, after = after, env.step(actions[step - 1].tolist())
+            closing = [slot for slot, closed in enumerate(after["closed"]) if closed and not before["closed"][slot]]
+            held |= {name_of(env.markets[slot].result) for slot in closing if before["positions"][slot]}
+            restarted |= bool(env.restarted & {slot for slot, orders in enumerate(before["orders"]) if any(orders)})
             tally.steps += 1
             tally.trades += after["trades"]
+            tally.taker_contracts += after["taker_contracts"]
             tally.maker_contracts += after["maker_contracts"]
             tally.refused += after["refused"]
             tally.resting += sum(order is not None for slot in after["orders"] for order in slot)
@@ -190,18 +212,26 @@ def follow(
             if fast[name] != slow[name] and not close:
                 raise AssertionError(
                     f"{place}\nstep {step}, now {after['now_ms']} ms, {name}:\n  fast   {fast[name]}\n  oracle {slow[name]}\n"
-                    f"action {actions[step - 1].tolist() if step else None}, taken levels forgotten {fast['forgotten']}\n"
+                    f"action {actions[step - 1].tolist() if step else None}\n"
                     f"oracle before {before if step else None}\noracle after  {after}\nfast after    {fast}"
                 )
         if step and (after["terminated"] or after["truncated"]):
-            tally.forgotten += sum(fast["forgotten"])
+            tally.restarted += restarted
+            tally.results.update(held)
             tally.ends["terminated"] += after["terminated"]
             tally.ends["truncated"] += after["truncated"]
             return
 
 
+def name_of(result: int | None) -> str:
+    """Name a result: yes, no, scalar, void or unknown."""
+    return {None: "unknown", VOID: "void", 0: "no", DOLLAR: "yes"}.get(result, "scalar")
+
+
 def pick_episodes(source: Source, sessions: Sequence[int], setting: Setting) -> Episodes:
-    """Take sessions in turn; draw some of their markets in random order and a beginning: at a change or at any moment."""
+    """Take sessions in turn; draw some of their markets in random order and a beginning: at a change, at any moment, or so that
+    the first market's last row is within the episode.
+    """
     rng = np.random.default_rng(setting.seed)
     first = np.asarray(source.tape.session_first_market)
     picked = []
@@ -212,6 +242,12 @@ def pick_episodes(source: Source, sessions: Sequence[int], setting: Setting) -> 
         markets = np.full(setting.slots, -1, np.int32)
         markets[rng.permutation(setting.slots)[: len(chosen)]] = first[session] + chosen
         times = source.sessions[session].markets[tickers[chosen[0]]].times
+        if rng.random() < setting.near_end:
+            reach = rng.integers(1, setting.steps)  # steps before the market's last row, about
+            at = times[-1] - reach * setting.decision_interval_ms
+            start = at if setting.decision_interval_ms else times[max(len(times) - 1 - reach, 0)]
+            picked.append((session, markets, max(start, times[0])))
+            continue
         at_change, any_moment = times[rng.integers(len(times))], int(rng.integers(times[-1] + 1))
         picked.append((session, markets, at_change if rng.random() < 0.5 else any_moment))
     of_session, slots, starts = zip(*picked, strict=True)
@@ -233,7 +269,8 @@ def seen(env: MarketAgnosticKalshiEnv, params: EnvParams, state: Any) -> dict[st
         "remaining": state.orders.remaining,
         "filled": state.orders.filled,
         "front": state.orders.front,
-        "forgotten": state.taken.forgotten,
+        "closed": is_closed(params.tape, state.markets, state.row),
+        "settled": is_settled(params.tape, state.markets, state.row),
         "mask": env.observation(state, params).action_mask,
     }
 
@@ -256,7 +293,7 @@ def step_all(env: MarketAgnosticKalshiEnv, params: EnvParams, states: Any, actio
     def step(state: Any, action: jax.Array) -> Any:
         state, reward, terminated, truncated, info = env.transition(state, action, params)
         outcome = {"reward": reward, "terminated": terminated, "truncated": truncated}
-        counts = {name: info[name] for name in ("trades", "taker_contracts", "maker_contracts")}
+        counts = {name: info[name] for name in ("trades", "taker_contracts", "maker_contracts", "refused")}
         return state, seen(env, params, state) | outcome | counts
 
     return jax.vmap(step)(states, actions)
@@ -309,4 +346,4 @@ def as_fast(now: dict[str, np.ndarray]) -> dict[str, Any]:
 def as_slow(env: ReferenceEnv, after: dict[str, Any]) -> dict[str, Any]:
     """Choose what is compared of the oracle: its report, and the mask of legal actions of every order slot."""
     mask = [[legal] * env.orders_per_market for legal in env.legal_actions()]
-    return {name: value for name, value in after.items() if name not in ("rows", "refused")} | {"mask": mask}
+    return {name: value for name, value in after.items() if name != "rows"} | {"mask": mask}

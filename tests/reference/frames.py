@@ -10,7 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from tests.reference.books import replay
+from tests.reference.books import Close, replay
 from tests.reference.environment import ReferenceEnv
 
 Frame = dict[str, Any]
@@ -22,10 +22,14 @@ WAIT = 4
 
 
 def begin(
-    frames: list[Frame], tickers: tuple[str | None, ...] = ("A",), start_ms: int = 0, **params: Any
+    frames: list[Frame],
+    tickers: tuple[str | None, ...] = ("A",),
+    start_ms: int = 0,
+    closes: Mapping[str, Close] | None = None,
+    **params: Any,
 ) -> ReferenceEnv:
     """Start the oracle on markets of hand-made frames."""
-    session = replay(frames)
+    session = replay(frames, closes)
     env = ReferenceEnv(**params)
     env.start([session.markets[ticker] if ticker else None for ticker in tickers], start_ms)
     return env

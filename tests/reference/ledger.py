@@ -66,6 +66,14 @@ def trade(ledger: Ledger, slot: int, direction: int, fills: list[Fill], fee: int
     return replace(ledger, cash=cash_after, positions=positions)
 
 
+def pay_out(ledger: Ledger, slot: int, proceeds: int) -> Ledger:
+    """Settle a whole holding for these proceeds, without a fee."""
+    old = ledger.positions[slot]
+    new = Position(0, 0, old.realized_pnl + proceeds - old.cost_basis, old.fees_paid)
+    positions = (*ledger.positions[:slot], new, *ledger.positions[slot + 1 :])
+    return replace(ledger, cash=ledger.cash + proceeds, positions=positions)
+
+
 def portfolio_value(ledger: Ledger, marks: list[int]) -> int:
     """Cash, a dollar for every NO contract, and every signed contract at its market's YES mark."""
     held = zip(ledger.positions, marks, strict=True)

@@ -6,19 +6,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.reference.books import replay
+from tests.reference.books import VOID, Close, replay
 from tests.reference.environment import ReferenceEnv
 from tests.reference.frames import BUY_NO, BUY_YES, SELL_NO, SELL_YES, WAIT, act, begin, random_frames
 
 CENT = 100
 DOLLAR = 10_000
 
+FIRST = 1_700_000_000_000  # the time of the first frame of random sessions
 
+closings = st.builds(
+    Close,
+    st.one_of(st.none(), st.integers(FIRST + 1, FIRST + 12_000)),
+    st.sampled_from([None, 0, 3700, DOLLAR, VOID]),
+)
 episodes = st.fixed_dictionaries(
     {
         "seed": st.integers(0, 10**6),
         "fixed": st.booleans(),
         "slots": st.integers(1, 3),
+        "closes": st.dictionaries(st.sampled_from("ABC"), closings),
+        "latency_ms": st.sampled_from([0, 0, 1, 40, 300]),
         "params": st.fixed_dictionaries(
             {
                 "decision_interval_ms": st.sampled_from([0, 50, 1000]),
@@ -37,8 +45,10 @@ episodes = st.fixed_dictionaries(
 @settings(max_examples=60, deadline=None)
 @given(episodes, st.randoms(use_true_random=False))
 def test_laws_hold_at_every_step_of_random_episodes(episode, rng):
-    session = replay(random_frames(episode["seed"], ("A", "B", "C"), 120, episode["fixed"]))
-    env = ReferenceEnv(**episode["params"])
+    session = replay(random_frames(episode["seed"], ("A", "B", "C"), 120, episode["fixed"]), episode["closes"])
+    interval = episode["params"]["decision_interval_ms"]
+    latency = min(episode["latency_ms"], interval) if interval else episode["latency_ms"]
+    env = ReferenceEnv(latency_ms=latency, **episode["params"])
     after = env.start(list(session.markets.values())[: episode["slots"]], rng.randrange(3000))
     cash0, earned = after["cash"], 0.0
     while not (after["terminated"] or after["truncated"]):
@@ -57,10 +67,16 @@ def test_laws_hold_at_every_step_of_random_episodes(episode, rng):
         assert all(
             row == market.row_at(after["now_ms"]) for row, market in zip(after["rows"], env.markets, strict=True)
         )
-        for slot in after["orders"]:
+        for slot, closed, settled, position in zip(
+            after["orders"], after["closed"], after["settled"], after["positions"], strict=True
+        ):
+            assert closed or not settled
+            assert not (settled and position)
             for order in filter(None, slot):
+                assert not closed
                 assert order["remaining"] > 0
                 assert order["front"] >= 0
+        assert not (after["terminated"] and after["truncated"])
         earned += after["reward"] + 0.001 * max(0, after["trades"] - 5)
     if all(abs(x) < 2 for x in (earned,)) and env.initial_cash <= 100 * DOLLAR:  # nothing was clipped
         assert earned == pytest.approx(0.01 * (after["value"] - cash0) / DOLLAR, abs=1e-9)

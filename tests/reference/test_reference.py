@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import gzip
+import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.reference.books import read_session, replay
+from tests.reference.books import VOID, Close, read_closes, read_session, replay
 from tests.reference.fees import charged
-from tests.reference.frames import delta, snapshot, write_recording
-from tests.reference.ledger import Ledger, Position, portfolio_value, trade
+from tests.reference.frames import delta, print_of, snapshot, write_recording
+from tests.reference.ledger import Ledger, Position, pay_out, portfolio_value, trade
 
 CENT = 100
 DOLLAR = 10_000
@@ -87,6 +88,11 @@ def test_closing_no_earns_the_no_price():
     after = trade(before, 0, +1, [(4, 6000)], 0)
     assert after.positions[0] == Position(0, 0, 4 * (4000 - 3000))
     assert after.cash == before.cash + 4 * 4000
+
+
+def test_paying_out_realizes_the_proceeds_less_the_cost_and_keeps_the_fees():
+    before = Ledger(7 * DOLLAR, (Position(2, 1), Position(-10, 60_000, 500, 300)))
+    assert pay_out(before, 1, 55_000) == Ledger(7 * DOLLAR + 55_000, (Position(2, 1), Position(0, 0, -4500, 300)))
 
 
 prices = st.integers(1, DOLLAR - 1)
@@ -240,3 +246,126 @@ def test_marks_take_a_missing_side_as_worst_and_an_empty_book_as_before():
 def test_the_oracle_refuses_a_recording_that_goes_below_zero():
     with pytest.raises(ValueError, match="clean recordings only"):
         replay([snapshot(0, {40: 5}, {}), delta(1, "yes", 40, -6)])
+
+
+def test_a_snapshot_restarts_the_book_unless_it_is_in_the_first_row():
+    frames = [
+        snapshot(0, {40: 1}, {}),
+        snapshot(0, {40: 1}, {}),
+        delta(5, "yes", 40, 1),
+        delta(9, "yes", 40, 1),
+        snapshot(9, {40: 3}, {}),  # even if it says what was known
+        delta(9, "yes", 40, 1),
+        delta(10, "yes", 40, 1),
+    ]
+    assert replay(frames).markets["A"].restarts == [False, False, True, False]
+    assert replay([delta(0, "yes", 40, 1), snapshot(1, {}, {40: 1})]).markets["A"].restarts == [False, True]
+
+
+def test_the_exact_size_of_any_level_is_known_after_any_row():
+    frames = [snapshot(0, {40: 5, 39: 7}, {50: 5}), delta(5, "yes", 40, 2), snapshot(9, {39: 7}, {50: 6})]
+    market = replay(frames).markets["A"]
+    assert [market.size(row, ("yes", 4000)) for row in range(-1, 3)] == [0, 500, 700, 0]
+    assert [market.size(row, ("yes", 3900)) for row in range(-1, 3)] == [0, 700, 700, 700]
+    assert [market.size(row, ("no", 5000)) for row in range(-1, 3)] == [0, 500, 500, 600]
+    assert market.size(2, ("no", 4000)) == 0
+
+
+def test_a_level_of_no_contracts_in_a_snapshot_is_no_level():
+    market = replay([snapshot(0, {40: 0, 39: 1}, {50: 0}, fixed=True)]).markets["A"]
+    assert market.book(0) == {"yes": ((3900, 1),), "no": ()}
+
+
+# -------------------------------------------------------------------------------------------------------------- closes
+
+
+# A: changes at 100, 110, 130 and 150; B: at 90 and 170
+TWO = [
+    snapshot(100, {40: 5, 39: 1}, {50: 5}),
+    snapshot(90, {40: 5}, {50: 5}, "B"),
+    delta(110, "yes", 40, 1),
+    delta(130, "yes", 41, 1),
+    delta(150, "yes", 42, 1),
+    delta(170, "yes", 41, 1, "B"),
+]
+
+
+def test_a_market_ends_with_an_empty_book_at_its_close():
+    markets = replay(TWO, {"A": Close(120, 0), "C": Close(1, 0)}).markets
+    a = markets["A"]
+    assert (a.times, a.restarts, a.closed_row, a.result) == ([10, 20, 30], [False, False, True], 2, 0)
+    assert a.book(2) == {"yes": (), "no": ()}
+    assert a.changes[2] == {("yes", 4000): 0, ("yes", 3900): 0, ("no", 5000): 0}
+    assert a.bid_and_ask(2) == (4000, 5000)  # as before
+    assert [(a.closed(row), a.settled(row)) for row in range(-1, 3)] == [(False, False)] * 3 + [(True, True)]
+    assert (markets["B"].times, markets["B"].closed_row, markets["B"].settled(1)) == ([0, 80], None, False)
+
+
+def test_an_event_at_the_close_is_left_out():
+    a = replay(TWO, {"A": Close(130)}).markets["A"]
+    assert (a.times, a.book(2)["yes"], a.closed_row, a.closed(2), a.settled(2)) == ([10, 20, 40], (), 2, True, False)
+
+
+def test_a_market_closes_up_to_the_sessions_last_event_and_is_open_to_the_end_if_it_closes_later():
+    assert replay(TWO, {"A": Close(170)}).markets["A"].times == [10, 20, 40, 60, 80]
+    assert replay(TWO, {"A": Close(171, 0)}).markets["A"].closed_row is None
+    ended = [*TWO, snapshot(160, {}, {})]
+    assert replay(ended, {"A": Close(171, 0)}).markets["A"].closed_row is None  # though its book is empty at the end
+    assert replay(TWO[::2], {"A": Close(140)}).markets["A"].times == [0, 10, 40]  # the last event itself is left out
+
+
+def test_a_market_without_an_event_before_its_close_is_left_out_and_so_is_its_time():
+    for close_ms in (90, 17):
+        markets = replay(TWO, {"B": Close(close_ms, 0)}).markets
+        assert {ticker: market.times for ticker, market in markets.items()} == {"A": [0, 10, 30, 50]}
+    assert replay(TWO, {"A": Close(1), "B": Close(1)}).markets == {}
+
+
+def test_without_a_close_time_an_empty_snapshot_at_the_end_is_the_close():
+    empty, result = snapshot(160, {}, {}), {"A": Close(None, DOLLAR)}
+    a = replay([*TWO, empty], result).markets["A"]
+    assert (a.times, a.closed_row, a.settled(4), a.settled(3)) == ([10, 20, 40, 60, 70], 4, True, False)
+    a = replay([*TWO, empty]).markets["A"]
+    assert (a.closed_row, a.closed(4), a.settled(4)) == (4, True, False)
+    for more in (delta(165, "yes", 40, 1), delta(160, "yes", 40, 1), snapshot(170, {1: 1}, {})):
+        assert replay([*TWO, empty, more], result).markets["A"].closed_row is None
+    emptied = [snapshot(0, {40: 5}, {}), delta(9, "yes", 40, -5)]
+    assert replay(emptied, result).markets["A"].closed_row is None
+
+
+def test_a_print_after_the_close_explains_what_was_before():
+    frames = [
+        snapshot(0, {40: 5}, {50: 5}),
+        delta(10, "yes", 40, -3),
+        print_of(25, "yes", 40, 3),
+        delta(30, "yes", 1, 1),
+    ]
+    market = replay(frames, {"A": Close(20, 0)}).markets["A"]
+    assert (market.times, market.traded[1]) == ([0, 10, 20], {("yes", 4000): 300})
+
+
+def test_closes_are_read_from_metadata(tmp_path):
+    file = tmp_path / "markets.json"
+    close_time = "2026-05-11T05:45:00Z"  # 1,778,478,300 s
+    about = {
+        "Y": {"close_time": close_time, "strike": 80938.41, "result": "yes", "result_source": "the exchange"},
+        "N": {"close_time": "2026-05-11T05:45:00.1239Z", "result": "no"},
+        "S": {"close_time": None, "result": "scalar", "settlement_value_dollars": "0.4500"},
+        "V": {"close_time": close_time, "result": "void"},
+        "?": {"close_time": close_time, "result": None},
+        "-": {},
+    }
+    file.write_text(json.dumps(about))
+    assert read_closes(file) == {
+        "Y": Close(1_778_478_300_000, DOLLAR),
+        "N": Close(1_778_478_300_123, 0),
+        "S": Close(None, 4500),
+        "V": Close(1_778_478_300_000, VOID),
+        "?": Close(1_778_478_300_000, None),
+        "-": Close(None, None),
+    }
+
+
+def test_a_recording_is_read_with_its_closes(tmp_path):
+    closes = {"A": Close(120, 0)}
+    assert read_session(write_recording(tmp_path / "a.jsonl", TWO), closes) == replay(TWO, closes)
