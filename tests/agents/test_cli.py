@@ -22,6 +22,8 @@ SMALL = [
     "--episode-length=50",
     "--evaluation-windows=4",
     "--width=8",
+    "--no-temporal-features",  # the smaller program compiles faster; the demo has them all
+    "--no-sequence-features",
 ]
 
 
