@@ -89,7 +89,7 @@ def main() -> int:
     covered: Counter[str] = Counter()
     events: Counter[str] = Counter()
     for setting in track(settings(config), "Episodes", console=console):
-        tally = asdict(compare(source, range(len(source.sessions)), setting))
+        tally = dict(vars(compare(source, range(len(source.sessions)), setting)))
         for name in OPTIONS:
             covered[f"{name} = {getattr(setting, name)}"] += setting.episodes
         covered.update({f"holding settled: {name}": n for name, n in tally.pop("results").items()})
