@@ -15,6 +15,13 @@ from kalshi_jax.tape import CENT, DOLLAR
 TAKER_RATE = 700  # 7% of p * (1 - p), in 1/10,000
 MAKER_RATE = 175  # on series with maker fees
 COMBO_MAKER_RATE = 350
+FEE_TYPES = {  # of a series -> taker rate, maker rate and flat part (0.01 cent a contract) at multiplier 1
+    "quadratic": (TAKER_RATE, 0, 0),
+    "quadratic_with_maker_fees": (TAKER_RATE, MAKER_RATE, 0),
+    "quadratic_with_combo_maker_fees": (TAKER_RATE, COMBO_MAKER_RATE, 0),
+    "flat": (0, 0, 70),  # 0.7 cent, for either side of the trade
+    "none": (0, 0, 0),
+}
 MAX_RATE = 10_000
 MAX_CONTRACTS = 200_000  # of one order: keeps both limbs below 2**31
 

@@ -14,11 +14,11 @@ from flax import struct
 
 from kalshi_jax.actions import Intent, decode
 from kalshi_jax.env import MarketAgnosticKalshiEnv
-from kalshi_jax.fills import walk_book
 from kalshi_jax.ledger import Ledger
 from kalshi_jax.orders import keep_orders, place_orders, send_orders
 from kalshi_jax.state import EnvParams, EnvState, Orders, Taken
 from kalshi_jax.tape import CENT, DOLLAR
+from kalshi_jax.walks import walk_book
 
 
 class Tickers(Protocol):

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 from flax import struct
 
 from kalshi_jax.actions import Intent, resting_side, taking_side
-from kalshi_jax.fills import deepest_bid, maker_fee, reserved_cash, rest_at, walk_book
+from kalshi_jax.fills import maker_fee, reserved_cash, rest_at
 from kalshi_jax.ledger import MAX_WEALTH, Ledger, book_trades, cash_change, closing_contracts
 from kalshi_jax.state import Fees, Orders, Taken
 from kalshi_jax.tape import DOLLAR, Tape
+from kalshi_jax.walks import deepest_bid, walk_book
 
 
 @struct.dataclass

@@ -43,7 +43,7 @@ class EnvParams:
     start_offset: jax.Array  # i32[], changes at the head of a market in which no episode begins
     hold_cancels: jax.Array  # bool[], HOLD takes a resting order out of the book
     queue_table: jax.Array  # i32[...], what the queue model looks up
-    shaping: ShapingWeights  # unused unless `shaped`
+    shaping_weights: ShapingWeights  # unused unless `shaped`
     event_clock: bool = struct.field(pytree_node=False, default=True)  # a step ends at the next change of any market
     mark: str = struct.field(pytree_node=False, default="mid")  # "mid" or "exit"
     queue_model: str = struct.field(pytree_node=False, default="risk_averse")  # a key of QUEUE_MODELS

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from loaders.events import Events, Kind, MarketFacts
+from loaders.replay import begins_message
 
 AFTER_CLOSE = "delta at or after the close of its market"
 NEVER = np.iinfo(np.int64).max
@@ -50,15 +51,10 @@ def close_markets(events: Events) -> Events:
 
 
 def _is_delta(events: Events) -> np.ndarray:
-    """Tell which events are deltas, bool[n]: those that neither begin a snapshot nor are a level of one."""
-    kind, market = events.kind, events.market
-    order = np.argsort(market, kind="stable")
-    head = kind[order] != Kind.SET
-    first = np.append(True, market[order][1:] != market[order][:-1])[: len(order)]
-    at = np.maximum.accumulate(np.where(head | first, np.arange(len(order)), 0))
-    of_snapshot = (kind[order] == Kind.SET) & (kind[order][at] == Kind.CLEAR)
-    # a SET in a later moment than the CLEAR before it is a change by itself, not a level of the snapshot
-    of_snapshot &= events.time_ms[order] == events.time_ms[order][at]
+    """Tell which events are deltas, bool[n]: messages that do not empty a book."""
+    order = np.argsort(events.market, kind="stable")
+    market, time, kind = events.market[order], events.time_ms[order], events.kind[order]
+    new_row = np.append(True, (market[1:] != market[:-1]) | (time[1:] != time[:-1]))[: len(order)]
     delta = np.empty(len(order), bool)
-    delta[order] = (kind[order] != Kind.CLEAR) & ~of_snapshot
+    delta[order] = begins_message(kind, new_row) & (kind != Kind.CLEAR)
     return delta

@@ -15,18 +15,10 @@ from typing import Any
 
 import orjson
 
-from kalshi_jax.fees import COMBO_MAKER_RATE, MAKER_RATE, MAX_RATE, TAKER_RATE
+from kalshi_jax.fees import FEE_TYPES, MAX_RATE
 from kalshi_jax.tape import CENT, DOLLAR, VOID
 from loaders.events import DataError, MarketFacts
 
-FLAT_CENTS = Decimal("0.7")  # a contract, of a flat schedule with multiplier 1
-FEE_RATES = {  # fee type -> taker and maker rate in 1/10,000, at multiplier 1
-    "quadratic": (TAKER_RATE, 0),
-    "quadratic_with_maker_fees": (TAKER_RATE, MAKER_RATE),
-    "quadratic_with_combo_maker_fees": (TAKER_RATE, COMBO_MAKER_RATE),
-    "flat": (0, 0),
-    "none": (0, 0),
-}
 RESULTS = {"yes": DOLLAR, "no": 0, "void": VOID}
 
 
@@ -117,15 +109,14 @@ def _fees(place: str, record: dict[str, Any], otherwise: MarketFacts) -> MarketF
     kind = record.get("fee_type")
     if kind is None:
         return otherwise
-    if kind not in FEE_RATES:
-        raise DataError(f"{place}: fee_type={kind!r}: expected one of {', '.join(FEE_RATES)}")
+    if kind not in FEE_TYPES:
+        raise DataError(f"{place}: fee_type={kind!r}: expected one of {', '.join(FEE_TYPES)}")
     record = {"fee_multiplier": 1} | record
-    taker, maker = (_whole(place, record, "fee_multiplier", rate, MAX_RATE) for rate in FEE_RATES[kind])
-    flat = _whole(place, record, "fee_multiplier", FLAT_CENTS * CENT, DOLLAR) if kind == "flat" else 0
+    taker, maker, flat = (_whole(place, record, "fee_multiplier", unit, MAX_RATE) for unit in FEE_TYPES[kind])
     return MarketFacts(taker_rate=taker, taker_flat=flat, maker_rate=maker, maker_flat=flat)
 
 
-def _whole(place: str, record: dict[str, Any], field: str, unit: int | Decimal, most: int) -> int:
+def _whole(place: str, record: dict[str, Any], field: str, unit: int, most: int) -> int:
     """Read a number (or its text) as a whole number of 1/unit, exactly."""
     try:
         scaled = Decimal(str(record.get(field))) * unit

@@ -27,9 +27,7 @@ def match_prints(replayed: Replay, trades: Trades) -> tuple[np.ndarray, int]:
         their own size.
     """
     entries = replayed.entries
-    same_level = np.append(False, entries.level[1:] == entries.level[:-1])[: len(entries.level)]
-    before = np.where(same_level, np.append(0, entries.size[:-1])[: len(entries.size)], 0)
-    left = np.maximum(before - entries.size, 0)  # of each decrease, not yet explained
+    left = np.maximum(entries.before - entries.size, 0)  # of each decrease, not yet explained
     decrease = left.copy()
     time = replayed.time_ms[entries.step]
 

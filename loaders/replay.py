@@ -26,6 +26,12 @@ class Changes:
     step: np.ndarray  # i64[n]
     size: np.ndarray  # i64[n], 0.01 contract, after the change
 
+    @property
+    def before(self) -> np.ndarray:
+        """The level's size before each change, i64[n], 0.01 contract."""
+        same_level = np.append(False, self.level[1:] == self.level[:-1])[: len(self.level)]
+        return np.where(same_level, np.append(0, self.size[:-1])[: len(self.size)], 0)
+
 
 @dataclass
 class Replay:
@@ -54,9 +60,7 @@ def replay(events: Events) -> Replay:
     row = np.cumsum(new_row) - 1
     first_row = np.append(row[np.searchsorted(market, np.arange(len(markets)))], new_row.sum())
 
-    # A message is one event, but a snapshot is a CLEAR and the SETs that follow it in its row.
-    head = np.maximum.accumulate(np.where((kind != Kind.SET) | new_row, np.arange(len(kind)), 0))
-    new_message = (kind != Kind.SET) | (kind[head] != Kind.CLEAR)
+    new_message = begins_message(kind, new_row)
     message = np.cumsum(new_message) - 1
     row_of_message = row[new_message]
     first_message = np.append(message[np.searchsorted(market, np.arange(len(markets)))], new_message.sum())
@@ -86,6 +90,17 @@ def replay(events: Events) -> Replay:
         crossed_inside=int((crossed_inside & ~crossed[row_of_message]).sum()),
         crossed_after=int(crossed.sum()),
     )
+
+
+def begins_message(kind: np.ndarray, new_row: np.ndarray) -> np.ndarray:
+    """Tell which events begin a message, bool[n]: all but the SETs that follow a CLEAR in its row, which make a snapshot with it.
+
+    Args:
+        kind: i8[n], market by market in recorded order.
+        new_row: bool[n], the market or its time differs from the event's before.
+    """
+    head = np.maximum.accumulate(np.where((kind != Kind.SET) | new_row, np.arange(len(kind)), 0))
+    return (kind != Kind.SET) | (kind[head] != Kind.CLEAR)
 
 
 def _level_sizes(

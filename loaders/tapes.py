@@ -266,10 +266,8 @@ def _next_restarts(replayed: Replay, row: int) -> np.ndarray:
 def _session_trades(replayed: Replay, traded: np.ndarray, row: int) -> np.ndarray:
     """Collect what prints explain (i64[N], 0.01 contract) of a session whose rows begin at `row`: see `_trades`."""
     entries = replayed.entries
-    same_level = np.append(False, entries.level[1:] == entries.level[:-1])[: len(entries.level)]
-    contracts = entries.size // HUNDREDTHS
-    before = np.where(same_level, np.append(0, contracts[:-1])[: len(contracts)], 0)
-    size = np.minimum(traded // HUNDREDTHS, np.maximum(before - contracts, 0))
+    decrease = entries.before // HUNDREDTHS - entries.size // HUNDREDTHS
+    size = np.minimum(traded // HUNDREDTHS, np.maximum(decrease, 0))
     at = np.flatnonzero(size > 0)
     book, price = np.divmod(entries.level[at], PRICES)
     table = np.stack([row + entries.step[at], book % 2, price, size[at]], axis=1)
