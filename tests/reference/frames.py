@@ -79,6 +79,17 @@ def dollars(cents: Number) -> str:
     return f"{Decimal(cents) / 100:.4f}"
 
 
+def resting(after: dict[str, Any], k: int = 0, slot: int = 0) -> tuple[str, int, int, int] | None:
+    """The side, price, remaining and front of a resting order in a report."""
+    order = after["orders"][slot][k]
+    return order and (order["side"], order["price"], order["remaining"], order["front"])
+
+
+def again(at: int, book: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same snapshots received at another time."""
+    return [frame | {"recv_ms": at} for frame in book]
+
+
 def numbered(frames: Iterable[Frame]) -> list[Frame]:
     """The frames with the sequence numbers of one subscription."""
     count = itertools.count(1)
@@ -144,3 +155,9 @@ def random_frames(seed: int, tickers: Iterable[str] = ("A",), moments: int = 300
                 change(ticker, other, crossed, -book[other][crossed], ts_ms)
             change(ticker, side, price, rng.randrange(1, 3000) * unit, ts_ms)
     return numbered(frames)
+
+
+# YES bids 40 (20), 39 (30); NO bids 50 (5), 49 (8), 48 (100): YES is bid 40, asked 50
+BOOK = [snapshot(0, {40: 20, 39: 30}, {50: 5, 49: 8, 48: 100})]
+LATER = delta(1000, "yes", 1, 1)  # something far from the touch, so that time has somewhere to go
+DEEP = snapshot(0, {40: 50}, {50: 50})
