@@ -18,7 +18,7 @@ def main() -> None:
     assert jax.device_count() == 8
     with tempfile.TemporaryDirectory() as folder:
         tape, _ = load_tape(write_recording(Path(folder) / "random.jsonl", random_frames(6, ("A", "B"), 400)))
-    env = MarketAgnosticKalshiEnv(max_markets=2)
+    env = MarketAgnosticKalshiEnv(max_markets=2, sequence_features=False, remembered_levels=8)
     params = env.make_params(tape, episode_length=12)
 
     def rollout(keys, params):

@@ -27,7 +27,7 @@ EPISODES = 3
 
 @pytest.fixture(scope="module")
 def env():
-    return MarketAgnosticKalshiEnv(max_markets=2, temporal_features=False, remembered_levels=4)
+    return MarketAgnosticKalshiEnv(max_markets=2, temporal_features=False, sequence_features=False, remembered_levels=4)
 
 
 @pytest.fixture(scope="module")

@@ -174,7 +174,7 @@ def test_a_resting_order_keeps_its_place_across_steps(tmp_path):
         delta(200, "yes", 40, 50),
         delta(300, "no", 60, 5),
     ]
-    env = MarketAgnosticKalshiEnv(max_markets=1)
+    env = MarketAgnosticKalshiEnv(1, temporal_features=False, sequence_features=False, remembered_levels=4)
     params = env.make_params(load_tape(write_recording(tmp_path / "queue.jsonl", frames))[0])
     _, state = env.start(params, jnp.array([0]), jnp.int32(0))
     wait = jnp.full((1, 1), Action.BUY_YES_WAIT)

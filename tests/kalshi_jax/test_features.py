@@ -160,12 +160,14 @@ def test_features_are_bounded_and_named(recorded):
     params = env.make_params(tape, episode_length=50)
     obs, state = jax.vmap(env.reset, (0, None))(jax.random.split(jax.random.key(0), 64), params)
     step = jax.jit(jax.vmap(env.step, (0, 0, 0, None)))
+    sample, seen = jax.jit(jax.vmap(env.action_space(params).sample)), []
     for i in range(60):
         keys = jax.random.split(jax.random.key(i), 64)
-        action = jax.vmap(env.action_space(params).sample)(keys)
-        obs, state, *_ = step(keys, state, action, params)
-        assert bool(jax.vmap(env.observation_space(params).contains)(obs).all())
-        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(obs))
+        obs, state, *_ = step(keys, state, sample(keys), params)
+        seen.append(obs)
+    together = jax.tree.map(lambda *x: jnp.concatenate(x), *seen)
+    assert bool(jax.vmap(env.observation_space(params).contains)(together).all())
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(together))
     assert obs.market.shape == (64, 5, len(FEATURE_NAMES))
     assert obs.portfolio.shape == (64, len(env.portfolio_names))
     per_market, overall = split_portfolio(obs.portfolio, 5)

@@ -167,7 +167,7 @@ def small(tmp_path_factory):
 
 def test_golden_orders(small):
     tape, index = small
-    env = MarketAgnosticKalshiEnv(max_markets=1, order_sizes=(25, 10))
+    env = MarketAgnosticKalshiEnv(1, order_sizes=(25, 10), temporal_features=False, sequence_features=False)
     params = env.make_params(tape)
     _, state = env.start(params, jnp.array([0]), jnp.int32(10))
 
@@ -211,7 +211,7 @@ def test_golden_orders(small):
 
 def test_what_does_not_belong_together_is_refused(small):
     tape, index = small
-    env = MarketAgnosticKalshiEnv(max_markets=1)
+    env = MarketAgnosticKalshiEnv(1, temporal_features=False, sequence_features=False)
     params = env.make_params(tape)
     _, state = env.start(params, jnp.array([0]), jnp.int32(10))
     rest = {"env": env, "params": params, "client_order_id": lambda m, o: ""}

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kalshi_jax import MarketAgnosticKalshiEnv
+from kalshi_jax import Action, MarketAgnosticKalshiEnv
 from loaders import load_tape
 from tests.reference.frames import random_frames, write_recording
 
@@ -102,10 +102,49 @@ def test_steps_without_jit_do_what_compiled_ones_do(whole):
     env, moment = make_env(SIZES), 60
     state = jax.tree.map(lambda x: jnp.asarray(x[moment]), record[1])
     with jax.disable_jit():
-        for i in range(moment + 1, moment + 4):
+        for i in range(moment + 1, moment + 3):
             state, reward, terminated, truncated, info = env.transition(state, actions[i], params)
             _, *expected = jax.tree.map(lambda x, i=i: x[i], record)
             jax.tree.map(np.testing.assert_array_equal, state, jax.tree.map(jnp.asarray, expected[0]))
             np.testing.assert_allclose(reward, expected[1], rtol=1e-5)
             assert (bool(terminated), bool(truncated)) == (bool(expected[2]), bool(expected[3]))
             assert int(info["trades"]) == int(expected[4]["trades"])
+
+
+@pytest.mark.parametrize("queue_model", ["risk_averse", "power"])
+def test_a_resting_order_meets_the_same_changes_in_one_step_and_in_eight(queue_model):
+    """What a resting order gets does not depend on how often one looks: the same fills, queue, cash and fees to the last unit."""
+    tape, _ = load_tape("synthetic:sessions=2,markets=2,seconds=120,seed=5")
+    env = MarketAgnosticKalshiEnv(1, temporal_features=False, sequence_features=False, remembered_levels=4)
+    settings = {"queue_model": queue_model, "hold_cancels": False, "maker_rate": 175}
+    starts, steps = np.arange(2_000, 80_000, 400), 40
+
+    def rest(params, market, start_ms, wait):
+        _, state = env.start(params, market[None], start_ms)
+        actions = jnp.zeros((steps, 1, 1), jnp.int32).at[0].set(wait)
+        return jax.lax.scan(lambda s, a: (env.transition(s, a, params)[0],) * 2, state, actions)[1]
+
+    n = np.arange(len(starts))
+    together = jax.jit(jax.vmap(rest, (None, 0, 0, 0)))
+    often, seldom = (
+        together(
+            env.make_params(tape, decision_interval_ms=ms, **settings),
+            jnp.asarray(n % tape.num_markets, jnp.int32),
+            jnp.asarray(starts, jnp.int32),
+            jnp.where(n % 2 == 0, Action.BUY_YES_WAIT, Action.BUY_NO_WAIT),
+        )
+        for ms in (100, 800)
+    )
+    often, seldom = (
+        state.replace(orders=jax.tree.map(lambda x, o=state.orders: jnp.where(o.price > 0, x, o.filled), state.orders))
+        for state in (often, seldom)
+    )  # of an order that no longer rests only what it got counts
+    filled = np.asarray(seldom.orders.filled[:, 4])
+    assert (filled > 0).any()
+    assert (filled == 0).any()
+    for name in ("now_ms", "row", "ledger", "orders", "value"):
+        jax.tree.map(
+            lambda one, eight: np.testing.assert_array_equal(one[:, :5], eight[:, 7::8]),
+            getattr(seldom, name),
+            getattr(often, name),
+        )

@@ -22,7 +22,7 @@ def random_policy(tape, slots, interval_ms, episodes=EPISODES, steps=STEPS):
 
     Gain is drift less cost: cost is what orders lost at the marks of the moment, drift what marks did to the holdings then.
     """
-    env = MarketAgnosticKalshiEnv(max_markets=slots)
+    env = MarketAgnosticKalshiEnv(slots, temporal_features=False, sequence_features=False)
     params = env.make_params(tape, episode_length=steps, decision_interval_ms=interval_ms)
 
     def step(state, key, params):
@@ -64,7 +64,7 @@ def random_policy(tape, slots, interval_ms, episodes=EPISODES, steps=STEPS):
 
 def test_buying_both_sides_pays_exactly_a_dollar_a_pair(tmp_path):
     frames = [snapshot(0, {40: 100}, {55: 100}), delta(100, "yes", 1, 1), delta(200, "yes", 1, 1)]
-    env = MarketAgnosticKalshiEnv(max_markets=1)
+    env = MarketAgnosticKalshiEnv(1, temporal_features=False, sequence_features=False, remembered_levels=4)
     params = env.make_params(load_tape(write_recording(tmp_path / "pair.jsonl", frames))[0], taker_rate=0)
     _, state = env.start(params, jnp.array([0]), jnp.int32(0))
     for action in (Action.BUY_YES_NOW, Action.BUY_NO_NOW):  # at 45 cents, then at 60
