@@ -15,13 +15,14 @@ import numpy as np
 from loaders.events import HUNDREDTHS, Trades
 
 SNAPSHOT, DELTA, TRADE, TICKER, OTHER, UNKNOWN = range(6)
+LIFECYCLE = "market_lifecycle_v2"
 FRAME_TYPES = {
     "orderbook_snapshot": SNAPSHOT,
     "orderbook_delta": DELTA,
     "trade": TRADE,
     **dict.fromkeys(("ticker", "ticker_v2"), TICKER),
     **dict.fromkeys(("ok", "error", "subscribed", "unsubscribed", "fill", "market_position", "user_order"), OTHER),
-    **dict.fromkeys(("market_lifecycle_v2", "event_lifecycle", "multivariate_lookup"), OTHER),
+    **dict.fromkeys((LIFECYCLE, "event_lifecycle", "multivariate_lookup"), OTHER),
 }
 SIDES = {"yes": 0, "no": 1}
 PRICE_KEYS = (("price_dollars", 10_000), ("price", 100))  # key and its worth in 0.01 cent, newest first
@@ -68,11 +69,12 @@ def frame_columns(frames: list[dict], tickers: dict[str, int]) -> dict[str, np.n
     """
     messages = [message if type(message := frame.get("msg")) is dict else {} for frame in frames]
     names = [name if type(name := message.get("market_ticker")) is str else None for message in messages]
-    for name in dict.fromkeys(names):
-        if name is not None:
+    types = _codes([frame.get("type") for frame in frames], FRAME_TYPES, UNKNOWN).astype(np.int8)
+    for name in dict.fromkeys(name for name, kind in zip(names, types.tolist(), strict=True) if kind != OTHER):
+        if name is not None:  # of the exchange's other markets, other frames may speak
             tickers.setdefault(name, len(tickers))
     column = {
-        "type": _codes([frame.get("type") for frame in frames], FRAME_TYPES, UNKNOWN).astype(np.int8),
+        "type": types,
         "sid": np.nan_to_num(_numbers([frame.get("sid", NAN) for frame in frames]), nan=-1.0),
         "seq": _numbers([frame.get("seq", NAN) for frame in frames]),
         "recv_ms": _times(_numbers([frame.get("recv_ms", NAN) for frame in frames])),

@@ -34,6 +34,23 @@ class Metadata:
         return self.markets.get(ticker, self.series.get(ticker.partition("-")[0]))
 
 
+def facts_of_lifecycle(message: Mapping[str, Any], known: MarketFacts) -> MarketFacts:
+    """Add what a message of the channel `market_lifecycle_v2` says of its market to what is known.
+
+    A later close time replaces an earlier one (`created`, `close_date_updated`), and so does a result (`determined`). Fields that
+    are missing or make no sense say nothing: the channel tells of every market of the exchange, and of much else.
+    """
+    facts = known
+    if isinstance(seconds := message.get("close_ts"), int) and seconds > 0:
+        facts = replace(facts, close_ms=1000 * seconds)
+    record = {"result": message.get("result"), "settlement_value_dollars": message.get("settlement_value")}
+    try:
+        result = _result("lifecycle", record)
+    except DataError:
+        return facts
+    return facts if result is None else replace(facts, result=result)
+
+
 def read_metadata(path: str | Path) -> Metadata:
     """Read a metadata file.
 

@@ -11,13 +11,15 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import orjson
 
 from loaders import frames as fr
-from loaders.events import DataError, Events, Kind, Report, Trades
+from loaders.events import DataError, Events, Kind, MarketFacts, Report, Trades
+from loaders.metadata import facts_of_lifecycle
 
 BLOCK = 1 << 19  # bytes of text parsed at once: what they become stays in the cache
 NEVER = np.iinfo(np.int64).max
@@ -72,12 +74,17 @@ def read_recording(path: Path, skip_bad_rows: bool = False) -> Events:
     blocks = [fr.frame_columns([], tickers)]
     trades, off_book = [fr.read_trades([], blocks[0])[0]], 0
     levels: dict[int, np.ndarray | None] = {}
+    facts: dict[str, MarketFacts] = {}
     first = 0
     for frames in _frames(path, report, skip_bad_rows):
         columns = fr.frame_columns(frames, tickers)
         some_trades, block_trade = fr.read_trades(frames, columns)
         for i in np.flatnonzero((columns["type"] == fr.SNAPSHOT) & (columns["fault"] == 0)).tolist():
             levels[first + i] = fr.snapshot_levels(fr.message_of(frames[i]))
+        for i in np.flatnonzero(columns["type"] == fr.OTHER).tolist():
+            message, name = fr.message_of(frames[i]), fr.message_of(frames[i]).get("market_ticker")
+            if frames[i]["type"] == fr.LIFECYCLE and isinstance(name, str):
+                facts[name] = facts_of_lifecycle(message, facts.get(name, MarketFacts()))
         blocks.append(columns)
         trades.append(some_trades)
         off_book += int(block_trade.sum())
@@ -91,7 +98,8 @@ def read_recording(path: Path, skip_bad_rows: bool = False) -> Events:
     report.trades, report.other = kinds[fr.TRADE] - off_book, kinds[fr.OTHER] + off_book
     for fault, count in Counter(columns["fault"][columns["fault"] > 0].tolist()).items():
         _drop(report, fr.REASONS[fault], count)
-    return _to_events(session_id_of(path), list(tickers), columns, levels, _join(trades), report)
+    events = _to_events(session_id_of(path), list(tickers), columns, levels, _join(trades), report)
+    return replace(events, facts={name: facts[name] for name in tickers if name in facts})
 
 
 # -- lines

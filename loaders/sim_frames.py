@@ -14,7 +14,7 @@ from loaders.exchange_sim import SimConfig, SimSession, simulate_session
 from loaders.matching import NO, YES
 
 DOLLAR = 10_000  # 0.01 cent
-ORDERBOOK, TRADE, TICKER = 1, 2, 3  # subscriptions
+ORDERBOOK, TRADE, TICKER, LIFECYCLE = 1, 2, 3, 4  # subscriptions
 
 
 def write_frames(config: SimConfig, path: str | Path, session: int = 0) -> SimSession:
@@ -47,6 +47,8 @@ def _frames(events: Events) -> Iterator[dict[str, Any]]:
     next_trade, next_second = 0, (int(events.time_ms[0]) // 1000 + 1) * 1000
     columns = (events.market, events.time_ms, events.kind, events.side, events.price, events.size)
     rows = list(zip(*(column.tolist() for column in columns), strict=True))
+    for market in range(len(events.tickers)):
+        yield tape.lifecycle(market, rows[0][1], "created")
     position = 0
     while position < len(rows):
         now = rows[position][1]
@@ -64,6 +66,8 @@ def _frames(events: Events) -> Iterator[dict[str, Any]]:
         else:
             yield tape.delta(rows[position])
         position = end
+    for market in range(len(events.tickers)):
+        yield tape.lifecycle(market, rows[-1][1], "determined")
 
 
 class _Frames:
@@ -75,7 +79,7 @@ class _Frames:
         self.changed: set[int] = set()
         self.last_trade = [(0, 0)] * len(events.tickers)  # YES price, size
         self.volume = [0] * len(events.tickers)
-        self.sequence = {ORDERBOOK: 0, TRADE: 0, TICKER: 0}
+        self.sequence = {ORDERBOOK: 0, TRADE: 0, TICKER: 0, LIFECYCLE: 0}
 
     def snapshot(self, rows: list[tuple[int, ...]]) -> dict[str, Any]:
         """Make the frame of a CLEAR and its SETs."""
@@ -116,6 +120,15 @@ class _Frames:
             "ts_ms": now,
         }
         return self._frame(TRADE, "trade", now, market, message)
+
+    def lifecycle(self, market: int, now: int, event: str) -> dict[str, Any]:
+        """Make the frame that tells of a market's close time, and once it is determined of its result."""
+        facts = self.events.facts[self.events.tickers[market]]
+        assert facts.close_ms is not None, "the simulated exchange knows when its markets close"
+        message: dict[str, Any] = {"event_type": event, "close_ts": facts.close_ms // 1000}
+        if event == "determined":
+            message["result"] = "yes" if facts.result == DOLLAR else "no"
+        return self._frame(LIFECYCLE, "market_lifecycle_v2", now, market, message)
 
     def tickers(self, now: int) -> Iterator[dict[str, Any]]:
         """Make the frames of the markets that changed since the last ones."""

@@ -6,7 +6,11 @@ import pytest
 
 from kalshi_jax.tape import VOID
 from loaders import DataError, MarketFacts, SessionConfig, load_tape, read_metadata, read_store, write_store
+from loaders.exchange_sim import SimConfig
+from loaders.metadata import facts_of_lifecycle
+from loaders.sim_frames import write_frames
 from tests.data import data_folder
+from tests.reference.frames import delta, snapshot, write_recording
 
 
 def write(path, content):
@@ -117,3 +121,42 @@ def test_the_real_metadata_settles_the_markets_whose_close_was_recorded():
     report = session.report
     used = report.snapshots + report.deltas + report.trades + report.tickers + report.other
     assert report.rows_read == used + sum(report.dropped.values())
+
+
+def test_a_recording_tells_by_its_lifecycle_messages_when_its_markets_close_and_how(tmp_path):
+    """A simulated session settles alike, loaded directly or from the frames that the exchange would have sent."""
+    config = SimConfig(sessions=1, markets=3, seconds=60, seed=4)
+    write_frames(config, tmp_path / "synthetic-4-0.jsonl.gz")
+    recorded, direct = load_tape(tmp_path / "synthetic-4-0.jsonl.gz"), load_tape(config.spec)
+    assert set(recorded[0].market_result.tolist()) == {0, 10_000}
+    for name in ("market_result", "market_close_ms", "market_fee"):
+        assert getattr(recorded[0], name).tolist() == getattr(direct[0], name).tolist()
+    assert recorded[1].sessions[0].markets == direct[1].sessions[0].markets
+
+
+def test_lifecycle_messages_say_only_what_makes_sense_and_the_last_word_counts():
+    known = MarketFacts(close_ms=5_000, maker_rate=175)
+    for message, facts in (
+        ({"close_ts": 9}, MarketFacts(close_ms=9_000, maker_rate=175)),
+        ({"close_ts": "soon", "result": "perhaps"}, known),
+        ({"result": "no"}, MarketFacts(close_ms=5_000, result=0, maker_rate=175)),
+        ({"result": "scalar", "settlement_value": "0.3700"}, MarketFacts(5_000, 3_700, maker_rate=175)),
+        ({"result": "scalar"}, known),
+        ({}, known),
+    ):
+        assert facts_of_lifecycle(message, known) == facts
+
+
+def test_markets_of_which_only_the_lifecycle_speaks_are_no_markets_of_the_recording(tmp_path):
+    frames = [snapshot(0, {40: 5}, {50: 5}), delta(5, "yes", 40, 1)]
+    told = [
+        {
+            "recv_ms": 3,
+            "type": "market_lifecycle_v2",
+            "sid": 9,
+            "msg": {"market_ticker": t, "result": "yes", "close_ts": 1},
+        }
+        for t in ("A", "B")
+    ]
+    _, index = load_tape(write_recording(tmp_path / "r.jsonl", [*frames, *told]))
+    assert (index.tickers, index.sessions[0].unused_tickers) == (["A"], [])
