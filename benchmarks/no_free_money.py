@@ -2,14 +2,15 @@
 
 Every session has one market and is played once, by one episode, so that episodes are independent. Without an edge the fair
 value is a martingale that nobody outside knows, and fees and spreads are all that a policy can lose or save: none may end above
-its start.
-What noise takers give away can be had by makers alone, and only by those who answer every change of a book: `--noise 0` ends it.
-With `--stale` makers follow the fair value late, the books show how late, and the agent has to find it.
+its start. That holds where nobody gives money away. With `--noise` some cross the spread for no reason, and makers who answer every
+change of the book at no cost (`--interval-ms 0`) earn of it what makers earn. With `--stale` makers follow the fair value late, the
+books show how late, and the agent has to find it.
 
 What came out is in benchmarks/results/no_free_money.md.
 
     python benchmarks/no_free_money.py                # the policies only
-    python benchmarks/no_free_money.py --train-steps 10_000_000 --stale 0
+    python benchmarks/no_free_money.py --train-steps 10_000_000
+    python benchmarks/no_free_money.py --train-steps 10_000_000 --interval-ms 0
     python benchmarks/no_free_money.py --train-steps 10_000_000 --stale 20
 """
 
@@ -38,6 +39,7 @@ from kalshi_jax.features import Observation
 from loaders import load_tape
 from loaders.exchange_sim import SimConfig
 
+CHANGES_PER_S = 5  # below the changes that a market sees, so that nearly no episode meets its close
 SURE = 2.576  # standard errors of a 99% interval
 MOST = 100  # contracts that a policy means to hold
 ORDERS = 2  # a step: enough to quote both sides
@@ -54,11 +56,11 @@ class Config:
     seconds: int = 300
     """Length of a session; an episode takes all of it but the last steps."""
     interval_ms: int = 1000
-    """Time between decisions."""
+    """Time between decisions; 0 decides at every change of the book."""
     stale: float = 0.0
     """Seconds by which makers lag the fair value; 0 plants no edge."""
-    noise: float = 0.05
-    """Share of orders that cross the spread for no reason: the only money there is for makers who react at once."""
+    noise: float = 0.0
+    """Share of orders that cross the spread for no reason: money given away, which makers who react at once may have."""
     train_steps: int = 0
     """Environment steps to train an agent for, on other sessions; 0 trains none."""
     train_sessions: int = 400
@@ -78,6 +80,8 @@ class Config:
     @property
     def steps(self) -> int:
         """Decisions of an episode: all but those of the last ten seconds, where the market closes."""
+        if self.interval_ms == 0:
+            return int(self.seconds * CHANGES_PER_S)
         return (self.seconds - 10) * 1000 // self.interval_ms
 
 
