@@ -174,17 +174,14 @@ def collect(
     """
     observe = jax.vmap(env.observation, (0, None))
     transition = jax.vmap(env.transition, (0, 0, None))
-    restart = jax.vmap(env.initial_state, (0, None))
+    restart = jax.vmap(env.restart, (0, 0, 0, None))
 
     def act(carry: tuple[Any, ...], keys: tuple[jax.Array, jax.Array]) -> tuple[tuple[Any, ...], Rollout]:
         states, finals, kept, episode_return = carry
         observation = observe(states, env_params)
         logits, value = forward(network, learner.weights, observation)
         action, log_prob = sample_actions(keys[0], logits)
-        # the barrier keeps the compiler from computing parts of the step twice, once for each of its uses
-        states, reward, terminated, truncated, info = jax.lax.optimization_barrier(
-            transition(states, action, env_params)
-        )
+        states, reward, terminated, truncated, info = transition(states, action, env_params)
         done = terminated | truncated
         episode_return = episode_return + reward
         place = jnp.where(truncated, kept, layout.final_slots)  # beyond the last one: dropped
@@ -202,7 +199,7 @@ def collect(
             trades=info["trades"],
             fees=info["fees"],
         )
-        states = _select(done, restart(jax.random.split(keys[1], layout.num_envs), env_params), states)
+        states = restart(done, jax.random.split(keys[1], layout.num_envs), states, env_params)
         return (states, finals, kept + truncated, jnp.where(done, 0.0, episode_return)), step
 
     act_key, reset_key = jax.random.split(key)
@@ -384,12 +381,3 @@ def _adam() -> optax.GradientTransformation:
 def _all_finite(tree: Any) -> jax.Array:
     """Give 1 if every number is finite, else 0: the mean over minibatches and devices is 1 only if all are."""
     return jnp.array([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]).all().astype(jnp.float32)
-
-
-def _select(chosen: jax.Array, yes: Any, no: Any) -> Any:
-    """Take `yes` where chosen bool[E], else `no`, in every leaf [E, ...]."""
-
-    def pick(a: jax.Array, b: jax.Array) -> jax.Array:
-        return jnp.where(chosen.reshape(chosen.shape + (1,) * (a.ndim - 1)), a, b)
-
-    return jax.tree.map(pick, yes, no)

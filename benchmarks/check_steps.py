@@ -58,7 +58,7 @@ OPTIONS: dict[str, tuple[Any, ...]] = {  # field of Setting -> what it is drawn 
     "queue_exponent": (1, 2, 3),
     "certain_fill": ("whole", "displayed"),
     "latency_ms": (0, 0, 50, 100),
-    "remembered_levels": (32, 4),
+    "remembered_levels": (8, 4),
 }
 
 

@@ -2,9 +2,9 @@
 
 Every session has one market and is played once, by one episode, so that episodes are independent. Without an edge the fair
 value is a martingale that nobody outside knows, and fees and spreads are all that a policy can lose or save: none may end above
-its start. That holds where nobody gives money away. With `--noise` some cross the spread for no reason, and makers who answer every
-change of the book at no cost (`--interval-ms 0`) earn of it what makers earn. With `--stale` makers follow the fair value late, the
-books show how late, and the agent has to find it.
+its start. That holds where nobody gives money away. With `--noise` some cross the spread for no reason, and makers who answer
+every change of the book at no cost (`--interval-ms 0`) earn of it what makers earn. With `--stale` makers follow the fair value
+late, the books show how late, and the agent has to find it.
 
 What came out is in benchmarks/results/no_free_money.md.
 

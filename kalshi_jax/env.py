@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from gymnax.environments import environment
 
 from kalshi_jax.actions import Intent, decode, num_actions
+from kalshi_jax.batching import draw_where
 from kalshi_jax.episodes import last_change, next_change, sample_episode
 from kalshi_jax.features import (
     Observation,
@@ -25,9 +26,10 @@ from kalshi_jax.params import make_params
 from kalshi_jax.reward import marks, new_shaping, no_parts, reward, shape
 from kalshi_jax.spaces import Choices, Observations
 from kalshi_jax.state import EnvParams, EnvState, Fees, no_orders, nothing_taken
-from kalshi_jax.tape import DOLLAR, END_OF_TIME, is_closed, is_settled, row_at
+from kalshi_jax.tape import DOLLAR, END_OF_TIME, is_closed, is_settled, once, row_at
 
 MAX_ORDER_SIZE = 100_000
+RESTARTS = 64  # one episode in so many may end in a step before all are drawn anew
 Info = dict[str, Any]
 
 
@@ -54,7 +56,7 @@ class MarketAgnosticKalshiEnv(environment.Environment[EnvState, EnvParams]):
         order_sizes: tuple[int, ...] = (10,),
         temporal_features: bool = True,
         sequence_features: bool = True,
-        remembered_levels: int = 32,
+        remembered_levels: int | None = None,
     ):
         """Choose what is static; everything else is in the parameters.
 
@@ -64,12 +66,15 @@ class MarketAgnosticKalshiEnv(environment.Environment[EnvState, EnvParams]):
             order_sizes: contracts per order; each size adds eight actions.
             temporal_features: include tier 2.
             sequence_features: include tier 3.
-            remembered_levels: levels per market that an account has taken from and the recording has not refreshed, at most; an
-                order goes no deeper than there is room to remember. Orders that sweep whole books want more.
+            remembered_levels: how many of a market's best levels a NOW order may take from, and how many levels that it has taken
+                from, and the recording has not refreshed, an account remembers; an order goes no deeper than there is room. None:
+                4 for orders of up to 20 contracts, 8 up to 100, 32 beyond.
 
         Raises:
             ValueError: a number outside its range.
         """
+        if remembered_levels is None:
+            remembered_levels = next((n for n, most in ((4, 20), (8, 100)) if max(order_sizes, default=0) <= most), 32)
         if max_markets < 1 or orders_per_market < 1 or remembered_levels < 1:
             raise ValueError(
                 f"max_markets={max_markets}, orders_per_market={orders_per_market}, remembered_levels={remembered_levels}: "
@@ -108,6 +113,18 @@ class MarketAgnosticKalshiEnv(environment.Environment[EnvState, EnvParams]):
         """Draw an episode; the key is consumed."""
         return self._state_at(params, *sample_episode(key, params, self.max_markets))
 
+    def restart(self, done: jax.Array, key: jax.Array, state: EnvState, params: EnvParams) -> EnvState:
+        """Draw a new episode where one is `done` (bool[]), as gymnax does: from the second half of the split key.
+
+        Of many episodes few end in the same step. On a CPU, `jax.vmap` therefore draws for those alone, as long as they are
+        at most one in `RESTARTS`; the values are the same.
+        """
+
+        def draw(key: jax.Array, params: EnvParams) -> EnvState:
+            return self.initial_state(jax.random.split(key)[1], params)
+
+        return draw_where(draw, RESTARTS)(done, key, state, params)
+
     def transition(
         self, state: EnvState, action: jax.Array, params: EnvParams
     ) -> tuple[EnvState, jax.Array, jax.Array, jax.Array, Info]:
@@ -120,11 +137,11 @@ class MarketAgnosticKalshiEnv(environment.Environment[EnvState, EnvParams]):
         used, closed = state.markets >= 0, is_closed(tape, state.markets, state.row)
         intent = decode(jnp.asarray(action, jnp.int32), self.order_sizes, used)
         open_intent = replace(intent, size=jnp.where(closed[:, None], 0, intent.size))
-        account, here, placed, met, lost = self._act(state, open_intent, fees, params)
+        account, here, placed, met, lost = once(tape, self._act(state, open_intent, fees, params))
 
-        now_ms, row = self._advance(state, here, params)
-        ledger, orders, taken, met_later = meet_rows(
-            params, account.ledger, account.orders, account.taken, here, row, fees
+        now_ms, row = once(tape, self._advance(state, here, params))
+        ledger, orders, taken, met_later = once(
+            tape, meet_rows(params, account.ledger, account.orders, account.taken, here, row, fees)
         )
         met += met_later
         settled = is_settled(tape, state.markets, row)
@@ -205,7 +222,7 @@ class MarketAgnosticKalshiEnv(environment.Environment[EnvState, EnvParams]):
     def observation(self, state: EnvState, params: EnvParams) -> Observation:
         """Build what the agent sees of a state."""
         fees = _gather_fees(params.fees, state.markets)
-        free_cash = state.ledger.cash - reserved_cash(state.orders, fees).sum()
+        free_cash = state.ledger.cash - once(params.tape, reserved_cash(state.orders, fees)).sum()
         mark = marks(params.tape, state.row, state.ledger.position, params.mark)
         return build_observation(
             params.tape,
@@ -256,11 +273,8 @@ class MarketAgnosticKalshiEnv(environment.Environment[EnvState, EnvParams]):
         """
         if params is None:
             params = self.default_params
-        _, key_reset = jax.random.split(key)
-        ended, step_reward, terminated, truncated, info = self.transition(state, action, params)
-        done = terminated | truncated
-        fresh = self.initial_state(key_reset, params)
-        state = jax.tree.map(lambda new, old: jnp.where(done, new, old), fresh, ended)
+        ended, step_reward, terminated, truncated, info = once(params.tape, self.transition(state, action, params))
+        state = self.restart(terminated | truncated, key, ended, params)
         info = {
             **info,
             "terminated": terminated,

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from kalshi_jax.state import EnvParams
-from kalshi_jax.tape import NO_ROW, Tape
+from kalshi_jax.tape import LAST_MS, LENGTH, NO_ROW, START, Tape
 
 
 def sample_episode(key: jax.Array, params: EnvParams, slots: int) -> tuple[jax.Array, jax.Array]:
@@ -37,7 +37,7 @@ def sample_episode(key: jax.Array, params: EnvParams, slots: int) -> tuple[jax.A
 
 def _sample_start(draw: jax.Array, params: EnvParams, market: jax.Array) -> jax.Array:
     tape = params.tape
-    begin, rows = tape.track_start[market], tape.track_length[market]
+    begin, rows, _, _, last_ms = tape.track[market]
     begin_row = begin + jnp.minimum(params.start_offset, rows - 1)
     last_row = begin + rows - 1
     if params.event_clock:
@@ -46,7 +46,7 @@ def _sample_start(draw: jax.Array, params: EnvParams, market: jax.Array) -> jax.
     begin_ms = tape.time_ms[begin_row]
     # float32: the horizon may pass int32, and a start needs no more precision than the draw has
     horizon = params.episode_length.astype(jnp.float32) * params.decision_interval_ms.astype(jnp.float32)
-    room = jnp.maximum((tape.time_ms[last_row] - begin_ms).astype(jnp.float32) - horizon, 0.0)
+    room = jnp.maximum((last_ms - begin_ms).astype(jnp.float32) - horizon, 0.0)
     return begin_ms + (draw * room).astype(jnp.int32)
 
 
@@ -79,14 +79,13 @@ def _floor(draw: jax.Array, count: jax.Array) -> jax.Array:
 def last_change(tape: Tape, markets: jax.Array) -> jax.Array:
     """Find when the last change of any of these markets (i32[M]) is, i32[] ms since the session's start."""
     track = jnp.maximum(markets, 0)
-    last = tape.track_start[track] + tape.track_length[track] - 1
-    return jnp.where(markets >= 0, tape.time_ms[last], 0).max()
+    return jnp.where(markets >= 0, tape.track[track, LAST_MS], 0).max()
 
 
 def next_change(tape: Tape, markets: jax.Array, row: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Find each market's next row (i32[M], itself where there is none) and its time (END_OF_TIME where there is none)."""
     track = jnp.maximum(markets, 0)
-    begin = tape.track_start[track]
+    begin, length = tape.track[track, START], tape.track[track, LENGTH]
     following = jnp.where(row == NO_ROW, begin, row + 1)
-    exists = (markets >= 0) & (following < begin + tape.track_length[track])
+    exists = (markets >= 0) & (following < begin + length)
     return jnp.where(exists, following, row), jnp.where(exists, tape.time_ms[following], jnp.iinfo(jnp.int32).max)

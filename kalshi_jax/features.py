@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
-from kalshi_jax.actions import DIRECTION, PRIMITIVES, REDUCES, WAITS, num_actions, resting_side, taking_side
+from kalshi_jax.actions import DIRECTION, REDUCES, WAITS, num_actions, resting_side
 from kalshi_jax.ledger import collateral
-from kalshi_jax.sequences import SEQUENCE_FEATURES, sequence_features
+from kalshi_jax.sequences import SEQUENCE_FEATURES, imbalance, sequence_features
 from kalshi_jax.state import EnvState, Orders
-from kalshi_jax.tape import CENT, DOLLAR, END_OF_TIME, NO, NO_ROW, YES, Tape, locate
+from kalshi_jax.tape import CENT, DOLLAR, END_OF_TIME, NO, NO_ROW, START, YES, Tape, locate, once
 
 BOOK_FEATURES = (
     "yes_mid",
@@ -101,11 +102,14 @@ def build_observation(
     """
     used = state.markets >= 0
     row = jnp.where(used, state.row, NO_ROW)
-    tiers = [book_features(tape, row)]
+    book, sequences = len(BOOK_FEATURES), len(BOOK_FEATURES) + len(SEQUENCE_FEATURES)
+    of_rows = tape.features[row]
+    tiers = [of_rows[:, :book]]
     if temporal:
-        tiers.append(time_features(tape, state.session, state.markets, row, state.now_ms))
+        tiers.append(time_features(tape, state.session, row, of_rows[:, sequences:], state.now_ms))
     if sequence:
-        tiers.append(sequence_features(tape, state.markets, row))
+        tiers.append(of_rows[:, book:sequences])
+    tiers = once(tape, tiers)
     return Observation(
         market=jnp.where(used[:, None], jnp.concatenate(tiers, axis=-1), 0.0),
         portfolio=portfolio_features(tape, state, row, mark, initial_cash, episode_length),
@@ -113,81 +117,124 @@ def build_observation(
     )
 
 
-def book_features(tape: Tape, row: jax.Array) -> jax.Array:
-    """Compute tier 1 from rows i32[M], f32[M, 12] in the order of BOOK_FEATURES. A missing bid counts as 0, an ask as 100."""
-    bid, ask = tape.mark[row, 0].astype(jnp.int32), tape.mark[row, 1].astype(jnp.int32)
+def row_features(
+    time_ms: np.ndarray, price: np.ndarray, size: np.ndarray, mark: np.ndarray, track: np.ndarray
+) -> np.ndarray:
+    """Compute `Tape.features`, f32[R, 42]: what observations need of a row and of its market's past; host code.
+
+    Args:
+        time_ms: i32[R], as in the tape; so are the next three.
+        price: i16[R, S, K].
+        size: i32[R, S, K].
+        mark: i16[R, 2].
+        track: i[n_markets, 2], first row and number of rows of each market.
+
+    Returns:
+        By column: tier 1, tier 3, the market's rhythm at the row (`rhythm_of`), and how far the doubled mid has come over
+        the last 10 s and 60 s before the row.
+    """
+    tiers = book_features(size, mark), sequence_features(price, size, mark, track[:, 0])
+    rhythm, then = rhythm_of(time_ms, track)
+    mid = mark.sum(-1, dtype=np.int32)
+    moved = np.where(then == NO_ROW, 0, mid[:, None] - mid[then])
+    return np.concatenate([*tiers, rhythm, moved.astype(np.float32)], axis=-1)
+
+
+def rhythm_of(time_ms: np.ndarray, track: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Describe when things changed on some tracks; host code.
+
+    Args:
+        time_ms: i32[N].
+        track: i[tracks, 2], first position and number of positions of each.
+
+    Returns:
+        f32[N, 4], per position the ms since the one before, the changes of the last 10 s and of the last 60 s, and tanh((recent -
+        before) / before) of the ms that the last 10 changes took and the 10 before (0 for the first 20); and i64[N, 2], the
+        last position at or before the beginnings of those windows, 0 where there is none.
+    """
+    rhythm = np.zeros((len(time_ms), 4), np.float32)
+    then = np.zeros((len(time_ms), len(WINDOWS_MS)), np.int64)
+    for begin, count in track.tolist():
+        here = slice(begin, begin + count)
+        times = time_ms[here].astype(np.int64)
+        rhythm[here, 0] = np.diff(times, prepend=0)
+        for i, window in enumerate(WINDOWS_MS):
+            old = np.searchsorted(times, times - window, side="right")
+            rhythm[here, 1 + i] = np.arange(1, count + 1) - old
+            then[here, i] = np.where(old > 0, begin + old - 1, 0)
+        recent, before = times[20:] - times[10:-10], times[10:-10] - times[:-20]
+        rhythm[begin + 20 : begin + count, 3] = np.tanh((recent - before) / np.maximum(before, 1))
+    return rhythm, then
+
+
+def book_features(size: np.ndarray, mark: np.ndarray) -> np.ndarray:
+    """Compute tier 1 from the sizes and marks of rows, f32[R, 12] in the order of BOOK_FEATURES; host code.
+
+    A missing bid counts as 0, an ask as 100.
+    """
+    bid, ask = mark[:, 0].astype(np.int32), mark[:, 1].astype(np.int32)
     yes, no = bid + ask, 2 * DOLLAR - bid - ask  # twice the mids: exact
     spread = ask - bid
-    size = tape.size[row]  # [M, S, K]
-    depth = size[:, :, :5].sum(-1)
-    top = size[:, :, 0]
-    imbalance_1 = _imbalance(top[:, YES], top[:, NO])
-    log_depth = jnp.log1p(depth.sum(-1).astype(jnp.float32))
-    return jnp.stack(
-        [
-            yes / (2 * DOLLAR),
-            no / (2 * DOLLAR),
-            jnp.abs(yes - DOLLAR) / DOLLAR,
-            jnp.minimum(2 * spread / jnp.maximum(yes, 2 * CENT), 2),
-            jnp.minimum(2 * spread / jnp.maximum(no, 2 * CENT), 2),
-            _imbalance(depth[:, YES], depth[:, NO]),
-            jnp.minimum(yes, no) / DOLLAR,
-            jnp.abs(yes + no - 2 * DOLLAR) / (2 * DOLLAR),
-            spread / DOLLAR,
-            imbalance_1,
-            jnp.minimum(log_depth / 15, 1),
-            imbalance_1
-            / 2,  # (bid * ask size + ask * bid size) / both sizes lies half an imbalance of the spread from mid
-        ],
-        axis=-1,
+    imbalance_1 = imbalance(size, 1)
+    features = (
+        yes / (2 * DOLLAR),
+        no / (2 * DOLLAR),
+        np.abs(yes - DOLLAR) / DOLLAR,
+        np.minimum(2 * spread / np.maximum(yes, 2 * CENT), 2),
+        np.minimum(2 * spread / np.maximum(no, 2 * CENT), 2),
+        imbalance(size, 5),
+        np.minimum(yes, no) / DOLLAR,
+        np.abs(yes + no - 2 * DOLLAR) / (2 * DOLLAR),
+        spread / DOLLAR,
+        imbalance_1,
+        np.minimum(np.log1p(size[:, :, :5].sum((1, 2), dtype=np.int64)) / 15, 1),
+        imbalance_1 / 2,  # (bid * ask size + ask * bid size) / both sizes lies half an imbalance of the spread from mid
     )
+    return np.stack(features, axis=-1).astype(np.float32)
 
 
-def time_features(tape: Tape, session: jax.Array, markets: jax.Array, row: jax.Array, now_ms: jax.Array) -> jax.Array:
-    """Compute tier 2 at `now_ms` (i32[]) for rows i32[M] of `markets` (i32[M]), f32[M, 16] in the order of TIME_FEATURES."""
-    track = jnp.concatenate([tape.num_markets + session[None], jnp.maximum(markets, 0)])
-    back = jnp.asarray((0, *WINDOWS_MS))
-    count = locate(
-        tape, track[:, None], now_ms - back
-    )  # [1 + M, 1 + windows], positions by now and by the windows' beginnings
-    rhythm = _track_features(tape, track, count, now_ms)
-    of_session = jnp.broadcast_to(rhythm[:1], rhythm[1:].shape)
+def time_features(tape: Tape, session: jax.Array, row: jax.Array, of_rows: jax.Array, now_ms: jax.Array) -> jax.Array:
+    """Compute tier 2 at `now_ms` (i32[]) for rows i32[M], f32[M, 16] in the order of TIME_FEATURES.
 
-    begin = tape.track_start[track[1:], None]
-    then = jnp.where(count[1:, 1:] > 0, begin + count[1:, 1:] - 1, NO_ROW)
-    mid = tape.mark[row].astype(jnp.int32).sum(-1, keepdims=True)  # twice the mid: exact
-    moved = jnp.where(then == NO_ROW, 0, mid - tape.mark[then].astype(jnp.int32).sum(-1))
-    momenta = jnp.tanh(moved.astype(jnp.float32) / (2 * 10 * CENT))
-    return jnp.concatenate([of_session, rhythm[1:], momenta], axis=-1)
+    What a window has seen is known for the last change. Since then it has seen nothing, and what it saw before is taken to have
+    happened evenly: with `gap` of it gone by quietly, a window keeps (window - gap) / window of its changes and of its move.
 
-
-def _track_features(tape: Tape, track: jax.Array, count: jax.Array, now_ms: jax.Array) -> jax.Array:
-    """Describe the rhythm of tracks i32[N], f32[N, 7].
-
-    `count` (i32[N, 1 + windows]) positions of them lie at or before now and at or before the windows' beginnings.
+    Args:
+        tape: the tape.
+        session: i32[].
+        row: i32[M], NO_ROW before a market's first change.
+        of_rows: f32[M, 6], rhythm and moves of the rows.
+        now_ms: i32[].
     """
-    by_now = count[:, :1]
-    back = jnp.asarray((0, 1, 10, 20))
-    place = tape.track_start[track, None] + jnp.maximum(by_now - 1 - back, 0)
-    last, one, ten, twenty = jnp.moveaxis(jnp.where(by_now > back, tape.time_ms[place], 0), -1, 0)
-    gap = now_ms - jnp.where(last < now_ms, last, one)  # since the last change strictly before now
-    changes = by_now - count[:, 1:]
-    rates = [
-        changes[:, i] / (window / 1000) for i, window in enumerate(WINDOWS_MS)
-    ]  # by an array, programs round differently
-    recent, before = last - ten, ten - twenty
-    speeding = (recent - before).astype(jnp.float32) / jnp.maximum(before, 1)
-    return jnp.stack(
+    track = tape.num_markets + session
+    count = locate(tape, track, now_ms)
+    position = tape.track[track, START] + jnp.maximum(count - 1, 0)
+    began = jnp.append(count > 0, row != NO_ROW)
+    last = jnp.where(began, tape.time_ms[jnp.append(position, row)], 0)
+    of_session = tape.rhythm[position - (tape.time_ms.shape[0] - tape.rhythm.shape[0])]
+    began, last, rhythm = once(tape, (began, last, jnp.concatenate([of_session[None], of_rows[:, :4]])))
+    rhythm = jnp.where(began[:, None], rhythm, 0.0)
+    quiet = now_ms - last
+    left = [jnp.maximum(window - quiet, 0).astype(jnp.float32) for window in WINDOWS_MS]
+    gap = jnp.where(quiet > 0, quiet.astype(jnp.float32), rhythm[:, 0])  # since the last change strictly before now
+    rates = [rhythm[:, 1 + i] * left[i] * np.float32(1000 / window**2) for i, window in enumerate(WINDOWS_MS)]
+    rhythm = jnp.stack(
         [
             jnp.minimum(jnp.log1p(gap / 1000.0) / 10, 1),
             (gap < BURST_MS).astype(jnp.float32),
             (gap < ACTIVE_MS).astype(jnp.float32),
             (gap > QUIET_MS).astype(jnp.float32),
             *(jnp.minimum(jnp.log1p(rate) / 7, 1) for rate in rates),
-            jnp.where(by_now[:, 0] > 20, jnp.tanh(speeding), 0.0),
+            rhythm[:, 3],
         ],
         axis=-1,
     )
+    momenta = [
+        jnp.tanh(of_rows[:, 4 + i] * left[i][1:] * np.float32(1 / (window * 2 * 10 * CENT)))
+        for i, window in enumerate(WINDOWS_MS)
+    ]
+    shared = jnp.broadcast_to(rhythm[:1], rhythm[1:].shape)
+    return jnp.concatenate([shared, rhythm[1:], jnp.stack(momenta, axis=-1)], axis=-1)
 
 
 def portfolio_features(
@@ -229,6 +276,7 @@ def portfolio_features(
             jnp.clip((episode_length - state.time) / jnp.maximum(episode_length, 1), 0, 1),
         ]
     ).astype(jnp.float32)
+    per_holding, per_order, overall = once(tape, (per_holding, per_order, overall))
     per_market = jnp.concatenate([per_holding, per_order.reshape(per_order.shape[0], -1)], axis=-1)
     return jnp.concatenate([per_market.reshape(-1).astype(jnp.float32), overall])
 
@@ -244,17 +292,12 @@ def legal_actions(
 ) -> jax.Array:
     """Tell which actions make sense: a book to trade with, a holding to sell, free cash for the best price, bool[M, O, A]."""
     best = tape.price[row, :, 0].astype(jnp.int32)  # [M, S]
-    direction = jnp.tile(jnp.asarray(DIRECTION), len(order_sizes))
-    waits, reduces = (jnp.tile(jnp.asarray(x), len(order_sizes)) for x in (WAITS, REDUCES))
-    sizes = jnp.repeat(jnp.asarray(order_sizes, jnp.int32), PRIMITIVES)
-    there = best[:, jnp.where(waits, resting_side(direction), taking_side(direction))]  # [M, A - 1]
-    price = jnp.where(waits, there, DOLLAR - there)
-    sells = position[:, None] * direction < 0
-    affordable = sizes * price <= free_cash
-    legal = used[:, None] & (there > 0) & jnp.where(reduces, sells, affordable)
-    mask = jnp.concatenate([jnp.ones((row.shape[0], 1), bool), legal], axis=-1)
+    columns = [jnp.ones_like(used)]
+    for size in order_sizes:
+        for direction, waits, reduces in zip(DIRECTION.tolist(), WAITS.tolist(), REDUCES.tolist(), strict=True):
+            there = best[:, YES if (direction > 0) == waits else NO]  # rests on one side, takes from the other
+            price = there if waits else DOLLAR - there
+            allowed = position * direction < 0 if reduces else size * price <= free_cash
+            columns.append(used & (there > 0) & allowed)
+    mask = jnp.stack(once(tape, columns), axis=-1)
     return jnp.broadcast_to(mask[:, None, :], (row.shape[0], orders.price.shape[1], num_actions(order_sizes)))
-
-
-def _imbalance(yes: jax.Array, no: jax.Array) -> jax.Array:
-    return (yes - no) / jnp.maximum(yes + no, 1)

@@ -13,9 +13,10 @@ import jax.numpy as jnp
 from flax import struct
 
 from kalshi_jax.actions import resting_side, taking_side
+from kalshi_jax.batching import while_any
 from kalshi_jax.fees import fee_weight, order_fee
 from kalshi_jax.ledger import Ledger, Trade, book_trades, closing_contracts
-from kalshi_jax.queues import QUEUE_MODELS, QueueModel
+from kalshi_jax.queues import QUEUE_MODELS
 from kalshi_jax.state import EnvParams, Fees, Orders, Taken
 from kalshi_jax.tape import DOLLAR, Tape, first_reach, highest_bid
 from kalshi_jax.walks import take_displayed
@@ -34,6 +35,8 @@ class Met:
 
 def maker_fee(fees: Fees, price: jax.Array, contracts: jax.Array) -> jax.Array:
     """Compute the whole fee of a resting order once `contracts` (i32[M, ...]) have filled at `price`, i32[M, ...]."""
+    if fees.maker_rate is None or fees.maker_flat is None:
+        return jnp.zeros_like(contracts)
     high, low = fee_weight(price)
     shape = (-1,) + (1,) * (price.ndim - 1)
     rate, flat = fees.maker_rate.reshape(shape), fees.maker_flat.reshape(shape)
@@ -72,8 +75,7 @@ def meet_rows(
         reach, due = first_reach(tape, opposite, before[:, None], until[:, None], DOLLAR - orders.price)
         due &= orders.price > 0
         effective = jnp.where(due, reach, until[:, None])
-    model = QUEUE_MODELS[params.queue_model]
-    orders, traded = advance_queue(tape, orders, until, effective, model, params.queue_table)
+    orders, traded = advance_queue(params, orders, until, effective)
     if tape.trade_size.shape[0] > 0:
         traded = trades_through(tape, orders, before, effective, traded)
     if params.certain_fill == "displayed":
@@ -110,9 +112,7 @@ def rest_at(tape: Tape, entry: jax.Array, row: jax.Array, rests: jax.Array) -> j
     return jax.lax.while_loop(behind, on, entry)
 
 
-def advance_queue(
-    tape: Tape, orders: Orders, row: jax.Array, effective: jax.Array, model: QueueModel, table: jax.Array
-) -> tuple[Orders, jax.Array]:
+def advance_queue(params: EnvParams, orders: Orders, row: jax.Array, effective: jax.Array) -> tuple[Orders, jax.Array]:
     """Let every resting order meet the changes of its own level up to `row` (i32[M]), in order.
 
     Changes later than `effective` (i32[M, O]) are passed without effect.
@@ -122,36 +122,46 @@ def advance_queue(
     Returns:
         The orders further ahead in their queues, and i32[M, O]: contracts that trades have filled.
     """
-    resting = orders.price > 0
-    upto = row[:, None]
-    slots = orders.price.shape[1]
-    same_level = (orders.price[:, :, None] == orders.price[:, None, :]) & (
-        orders.direction[:, :, None] == orders.direction[:, None, :]
-    )
-    Carry = tuple[jax.Array, jax.Array, jax.Array]
+    tape, upto = params.tape, jnp.where(orders.price > 0, row[:, None], -1)
+    prints = tape.trade_size.shape[0] > 0
+    model, slots = QUEUE_MODELS[params.queue_model], orders.price.shape[1]
+    Carry = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
+    Shared = tuple[Tape, jax.Array]
 
-    def behind(carry: Carry) -> jax.Array:
-        return (resting & (tape.entry_row[carry[0] + 1] <= upto)).any()
+    def following(entry: jax.Array, tape: Tape) -> tuple[jax.Array, jax.Array]:
+        stop = tape.entry_stop[entry]
+        return stop, tape.entry_row[stop]
 
-    def meet(carry: Carry) -> Carry:
-        entry, front, filled = carry
-        changed_at = tape.entry_row[entry + 1]
-        passes = resting & (changed_at <= upto)
+    def goes_on(carry: Carry, own: tuple[Orders, jax.Array, jax.Array], shared: Shared) -> jax.Array:
+        return (carry[2] <= own[1]).any()
+
+    def meet(carry: Carry, own: tuple[Orders, jax.Array, jax.Array], shared: Shared) -> Carry:
+        (entry, stop, changed_at, front, filled), (orders, upto, effective), (tape, table) = carry, own, shared
+        passes = changed_at <= upto
         due = passes & (changed_at <= effective)
-        size, after = tape.entry_size[entry], tape.entry_size[entry + 1]
-        traded = jnp.minimum(tape.entry_traded[entry + 1], jnp.maximum(size - after, 0))
-        reaching = jnp.where(due, jnp.maximum(traded - front, 0), 0)
-        got: list[jax.Array] = []
-        for o in range(slots):
-            earlier = sum((jnp.where(same_level[:, o, p], got[p], 0) for p in range(o)), jnp.zeros_like(row))
-            got.append(jnp.clip(reaching[:, o] - earlier, 0, orders.remaining[:, o] - filled[:, o]))
+        entry = jnp.where(passes, stop, entry)
+        after = tape.entry_size[stop]
+        if params.queue_model == "risk_averse" and not prints:
+            return entry, *following(entry, tape), jnp.where(due, jnp.minimum(front, after), front), filled
+        size = tape.entry_size[stop - 1]
+        traded = jnp.zeros_like(size)
+        if prints:
+            traded = jnp.minimum(tape.entry_traded[stop], jnp.maximum(size - after, 0))
+            reaching = jnp.where(due, jnp.maximum(traded - front, 0), 0)
+            got: list[jax.Array] = []
+            for o in range(slots):
+                same_level = (orders.price[:, [o]] == orders.price) & (orders.direction[:, [o]] == orders.direction)
+                earlier = sum((jnp.where(same_level[:, p], got[p], 0) for p in range(o)), jnp.zeros_like(stop[:, o]))
+                got.append(jnp.clip(reaching[:, o] - earlier, 0, orders.remaining[:, o] - filled[:, o]))
+            filled = filled + jnp.stack(got, axis=1)
         ahead = jnp.maximum(front - traded, 0)
         rest = jnp.maximum(size - traded - after, 0)
         moved = model(ahead, jnp.maximum(size - traded - ahead, 0), rest, table)
-        front = jnp.where(due, jnp.clip(ahead - moved, 0, after), front)
-        return entry + passes, front, filled + jnp.stack(got, axis=1)
+        return entry, *following(entry, tape), jnp.where(due, jnp.clip(ahead - moved, 0, after), front), filled
 
-    entry, front, filled = jax.lax.while_loop(behind, meet, (orders.entry, orders.front, jnp.zeros_like(orders.front)))
+    met = while_any(goes_on, meet)
+    begin = (orders.entry, *following(orders.entry, tape), orders.front, jnp.zeros_like(orders.front))
+    entry, _, _, front, filled = met(begin, (orders, upto, effective), (tape, params.queue_table))
     return replace(orders, entry=entry, front=front), filled
 
 

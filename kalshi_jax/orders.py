@@ -12,7 +12,7 @@ from kalshi_jax.actions import Intent, resting_side, taking_side
 from kalshi_jax.fills import maker_fee, reserved_cash, rest_at
 from kalshi_jax.ledger import MAX_WEALTH, Ledger, book_trades, cash_change, closing_contracts
 from kalshi_jax.state import Fees, Orders, Taken
-from kalshi_jax.tape import DOLLAR, Tape
+from kalshi_jax.tape import DOLLAR, Tape, once
 from kalshi_jax.walks import deepest_bid, walk_book
 
 
@@ -106,7 +106,7 @@ def place_orders(
     markets, slots = intent.size.shape
     zero = jnp.zeros((), jnp.int32)
     placed = Placed(zero, zero, zero)
-    reserved = reserved_cash(orders, fees).sum()
+    reserved = once(tape, reserved_cash(orders, fees)).sum()
     for o in range(slots):
         direction, size, waits, reduces = (
             x[:, o] for x in (intent.direction, intent.size, intent.waits, intent.reduces)
@@ -127,6 +127,9 @@ def place_orders(
             waits, DOLLAR * size, cash_move + DOLLAR * (jnp.abs(position_if) - jnp.abs(ledger.position))
         )
         wants = jnp.where(waits, joins, trade.contracts > 0)
+        waits, wants, crosses, hold_back, cash_move, more_wealth, trade, taken_if = once(
+            tape, (waits, wants, crosses, hold_back, cash_move, more_wealth, trade, taken_if)
+        )
 
         # which are accepted, in slot order: each sees the cash that the ones before it left
         cash, wealth = ledger.cash, _wealth(ledger, orders)
@@ -138,7 +141,7 @@ def place_orders(
             reserved += jnp.where(ok & waits[m], hold_back[m], 0)
             wealth += jnp.where(ok & ~(waits[m] & reduces[m]), more_wealth[m], 0)
             accepted.append(ok)
-        ok = jnp.stack(accepted)
+        ok = jnp.stack(once(tape, accepted))
 
         fills = ok & ~waits
         trade = jax.tree.map(lambda x, fills=fills: jnp.where(fills, x, 0), trade)

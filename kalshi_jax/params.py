@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from kalshi_jax.fees import MAX_RATE
 from kalshi_jax.ledger import MAX_WEALTH
-from kalshi_jax.queues import QUEUE_MODELS, queue_table
+from kalshi_jax.queues import QUEUE_MODELS, queue_stops, queue_table
 from kalshi_jax.state import EnvParams, Fees, ShapingWeights
 from kalshi_jax.tape import DOLLAR, NO_ROW, Tape
 
@@ -40,8 +42,8 @@ def make_params(
 ) -> EnvParams:
     """Make parameters from a tape.
 
-    What recompiles: another `mark`, `queue_model`, `certain_fill` or kind of clock, and latency or reward weights that become
-    0 or cease to be. Nothing else does.
+    What recompiles: another `mark`, `queue_model`, `certain_fill` or kind of clock, and latency, reward weights or all fees for
+    resting orders that become 0 or cease to be. Nothing else does.
 
     Args:
         tape: the recordings.
@@ -100,12 +102,17 @@ def make_params(
         tape.market_fee[:, i] if value is None else _per_market(value, limit, scale, tape.num_markets)
         for i, (value, limit, scale) in enumerate(rates)
     ]
+    taker, maker = fees[:2], fees[2:]
+    resting_pays = any(bool(np.any(fee)) for fee in maker)
     shaping = [risk_weight, timing_weight, discovery_weight]
     _require(bool(np.isfinite(shaping).all()), "reward weights", shaping, "finite numbers")
     cumulative = np.cumsum(weights / weights.sum())
+    if queue_model != "risk_averse":
+        entries = (np.asarray(x) for x in (tape.entry_row, tape.entry_size, tape.entry_traded))
+        tape = replace(tape, entry_stop=jnp.asarray(queue_stops(queue_model, *entries)))
     return EnvParams(
         tape=tape,
-        fees=Fees(*fees),
+        fees=Fees(*taker, *(maker if resting_pays else (None, None))),
         market_weights=jnp.asarray(cumulative / cumulative[-1], jnp.float32),
         initial_cash=jnp.asarray(round(initial_cash * DOLLAR), jnp.int32),
         episode_length=jnp.asarray(episode_length, jnp.int32),

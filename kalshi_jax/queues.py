@@ -13,8 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from kalshi_jax.ledger import multiply_divide
+from kalshi_jax.tape import END_OF_TIME
 
-SHARES = 1 << 14  # parts of a whole in which the place in the queue and the share off the front are counted
+SHARE_BITS = 14
+SHARES = 1 << SHARE_BITS  # parts of a whole in which the place in the queue and the share off the front are counted
 LOGARITHMS = 1 << 16  # tabulated sizes of the log model
 LOG_SCALE = 1024
 QueueModel = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
@@ -34,8 +36,9 @@ def power(front: jax.Array, back: jax.Array, decrease: jax.Array, table: jax.Arr
     """It was behind us with chance b^n / (b^n + f^n): the share off the front from a table over f / (f + b), i32[...]."""
     total = front + back
     shift = jnp.maximum(32 - jax.lax.clz(total) - 17, 0)
-    place = multiply_divide(jnp.full_like(total, SHARES), front >> shift, jnp.maximum(total >> shift, 1))
-    return multiply_divide(decrease, table[place], jnp.full_like(total, SHARES))
+    place = jax.lax.div((front >> shift) * SHARES, jnp.maximum(total >> shift, 1))  # below 2**31
+    share = table[place]
+    return (decrease >> SHARE_BITS) * share + ((decrease & (SHARES - 1)) * share >> SHARE_BITS)
 
 
 def log(front: jax.Array, back: jax.Array, decrease: jax.Array, table: jax.Array) -> jax.Array:
@@ -67,3 +70,32 @@ def queue_table(model: str, exponent: float) -> np.ndarray:
     if model == "log":
         return np.rint(LOG_SCALE * np.log1p(np.arange(LOGARITHMS))).astype(np.int32)
     return np.zeros(1, np.int32)
+
+
+def queue_stops(model: str, row: np.ndarray, size: np.ndarray, traded: np.ndarray) -> np.ndarray:
+    """Find `Tape.entry_stop` of entries: for each, the next of its level that can move a queue, or the sentinel; host code.
+
+    Those are the decreases and the trades. Under the risk-averse model a queue's front is the lowest that the level has been
+    since: only an entry with fewer contracts than here can move it.
+
+    Args:
+        model: of the queue.
+        row: i32[N], as in the tape; so are the next two.
+        size: i32[N].
+        traded: i32[N].
+    """
+    count = len(row)
+    ends = row == END_OF_TIME
+    stops = ends | (traded > 0)
+    if model != "risk_averse":
+        stops[1:] |= size[1:] < size[:-1]
+        following = np.where(stops, np.arange(count), count)
+        following = np.minimum.accumulate(following[::-1])[::-1]
+        return np.where(ends, np.arange(count), np.append(following[1:], count)).astype(np.int32)
+    following = np.where(ends, np.arange(count), np.arange(1, count + 1))
+    looking = np.flatnonzero(~ends)
+    while looking.size:  # between an entry and what it follows, none has fewer contracts
+        ahead = following[looking]
+        looking = looking[~stops[ahead] & (size[ahead] >= size[looking])]
+        following[looking] = following[following[looking]]
+    return following.astype(np.int32)

@@ -12,12 +12,15 @@ from kalshi_jax.tape import Tape
 
 @struct.dataclass
 class Fees:
-    """Fee schedules per market of the tape: a quadratic rate in 1/10,000 and a flat part in 0.01 cent a contract."""
+    """Fee schedules per market of the tape: a quadratic rate in 1/10,000 and a flat part in 0.01 cent a contract.
+
+    Where no market charges resting orders, as on most series, nothing of their fee is computed.
+    """
 
     taker_rate: jax.Array  # i32[n_markets]
     taker_flat: jax.Array  # i32[n_markets]
-    maker_rate: jax.Array  # i32[n_markets]
-    maker_flat: jax.Array  # i32[n_markets]
+    maker_rate: jax.Array | None  # i32[n_markets]; None with the next: 0 everywhere
+    maker_flat: jax.Array | None  # i32[n_markets]
 
 
 @struct.dataclass

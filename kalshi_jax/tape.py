@@ -6,13 +6,20 @@ moment of any market can be a beginning. `loaders` builds it; it travels in `Env
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import jax
 import jax.numpy as jnp
 from flax import struct
 
+from kalshi_jax.batching import is_traced, over_markets
+
+_Tree = TypeVar("_Tree")
 CENT = 100  # money and prices are integers of 0.01 cent
 DOLLAR = 10_000
+START, LENGTH, CELL, SHIFT, LAST_MS = range(5)  # columns of Tape.track
 YES, NO = 0, 1  # the side axis S: bids for YES, bids for NO
+SCAN = 16  # positions of a track that are read at once; every tape has as many to spare at its end
 NO_ROW = 0  # row 0 of every tape is an empty book: what a market shows before its first change
 END_OF_TIME = 2**31 - 1  # time of padded rows, row of sentinel entries, close time of a market that has none
 VOID, NO_RESULT, OPEN = -1, -2, -3  # in place of a result: returned at cost; closed, not known; not closed by the end
@@ -31,11 +38,11 @@ class Tape:
 
     # -- tracks
     time_ms: jax.Array  # i32[N], ms since the session's start; rows first (0..R-1), then the session tracks
-    track_start: jax.Array  # i32[n_markets + n_sessions], first position of the track in time_ms
-    track_length: jax.Array  # i32[n_markets + n_sessions], positions in the track
-    track_grid: jax.Array  # i32[n_markets + n_sessions], first cell of the track in grid
-    track_shift: jax.Array  # i32[n_markets + n_sessions], a cell spans 2**shift ms
-    grid: jax.Array  # i32[C], positions of the track, from its start, before the cell begins; one closing cell each
+    track: jax.Array  # i32[n_markets + n_sessions, 5]: first position, positions, first cell, shift, time of the last
+    rhythm: jax.Array  # f32[N - R, 4], of the positions of session tracks: see `features.rhythm_of`
+    grid: (
+        jax.Array
+    )  # i32[C], positions of the track, from its start, before a cell of 2**shift ms; one closing cell each
 
     # -- rows
     price: jax.Array  # i16[R, S, K], 0.01 cent; bid prices, best first; 0: no level
@@ -43,13 +50,14 @@ class Tape:
     entry: jax.Array  # i32[R, S, K], entry of the level's last change up to this row; 0 (a sentinel) where price is 0
     mark: jax.Array  # i16[R, 2], best YES bid (0 if missing) and ask (10,000); both missing: of the last quoted row
     best_max: jax.Array  # i16[L, R, S], sparse table: highest best bid over rows r .. r + 2**l - 1 of the market
-    sums: jax.Array  # i32[R, 8], running sums over rows 0..r, wrapping: `sequences` uses differences of them only
+    features: jax.Array  # f32[R, 42], what observations need of a row: see `features.row_features`
     restart: jax.Array  # i32[R], the market's next row that cancels resting orders: its book begins anew, or it closes
 
     # -- entries
     entry_row: jax.Array  # i32[N_entries], the row of the change
     entry_size: jax.Array  # i32[N_entries], whole contracts at the level after it
     entry_traded: jax.Array  # i32[N_entries], whole contracts of its decrease that trade prints explain
+    entry_stop: jax.Array  # i32[N_entries], the level's next entry that can move a queue: see `queues.queue_stops`
 
     # -- trades: what trade prints explain of decreases, by market side, in time order and best price first
     trade_count: (
@@ -68,7 +76,17 @@ class Tape:
     session_first_market: jax.Array  # i32[n_sessions], markets of a session are contiguous
     session_markets: jax.Array  # i32[n_sessions]
 
-    bisections: int = struct.field(pytree_node=False, default=6)  # 2**bisections exceeds the positions of any grid cell
+    bisections: int = struct.field(pytree_node=False, default=0)  # of a grid cell, until SCAN positions are left
+
+    @property
+    def track_start(self) -> jax.Array:
+        """First position of each track in time_ms, i32[n_markets + n_sessions]."""
+        return self.track[:, START]
+
+    @property
+    def track_length(self) -> jax.Array:
+        """Positions in each track, i32[n_markets + n_sessions]."""
+        return self.track[:, LENGTH]
 
     @property
     def num_markets(self) -> int:
@@ -84,7 +102,7 @@ class Tape:
 def last_row(tape: Tape, market: jax.Array) -> jax.Array:
     """Find the last row of markets (i32[...]; of market 0 for -1), i32[...]."""
     track = jnp.maximum(market, 0)
-    return tape.track_start[track] + tape.track_length[track] - 1
+    return tape.track[track, START] + tape.track[track, LENGTH] - 1
 
 
 def is_closed(tape: Tape, market: jax.Array, row: jax.Array) -> jax.Array:
@@ -108,25 +126,59 @@ def locate(tape: Tape, track: jax.Array, time_ms: jax.Array) -> jax.Array:
     Returns:
         i32[...], between 0 (before the first) and `track_length[track]`.
     """
-    length = tape.track_length[track]
-    first_cell = tape.track_grid[track]
-    start = tape.track_start[track]
-    last_time = tape.time_ms[start + jnp.maximum(length - 1, 0)]
-    inside = jnp.clip(time_ms, 0, last_time)
-    cell = first_cell + (inside >> tape.track_shift[track])
-    low, high = tape.grid[cell], tape.grid[cell + 1]
-    for _ in range(tape.bisections):
-        middle = (low + high) >> 1
-        past = (low < high) & (tape.time_ms[start + middle] <= inside)
-        low, high = jnp.where(past, middle + 1, low), jnp.where(past, high, jnp.minimum(middle, high))
-    return jnp.where(time_ms < 0, 0, low)
+    start, length, first_cell, shift, last_ms = jnp.moveaxis(tape.track[track], -1, 0)
+    inside = jnp.clip(time_ms, 0, last_ms)
+    cell = first_cell + (inside >> shift)
+    low = tape.grid[cell]
+    if tape.bisections:
+        high = tape.grid[cell + 1]
+        for _ in range(tape.bisections):
+            middle = (low + high) >> 1
+            past = (low < high) & (tape.time_ms[start + middle] <= inside)
+            low, high = jnp.where(past, middle + 1, low), jnp.where(past, high, jnp.minimum(middle, high))
+    inside, low, left = once(tape, (inside, low, length - low))
+    times = slices(tape.time_ms, start + low, SCAN)
+    there = (times <= inside[..., None]) & (jnp.arange(SCAN) < left[..., None])
+    return jnp.where(time_ms < 0, 0, low + there.sum(-1))
+
+
+def once(tape: Tape, values: _Tree) -> _Tree:
+    """Have the compiler compute these arrays once, not again inside every loop that uses them.
+
+    XLA fuses what it can, and would rather repeat a hundred operations for each of 52 features than store their result. On a CPU
+    it drops optimization barriers before it fuses, but it cannot see through a condition on what the tape holds.
+    """
+    if not is_traced(values):
+        return values
+
+    def on_cpu(values: _Tree) -> _Tree:
+        return jax.lax.cond(tape.track[0, START] >= 0, lambda x: x, lambda x: jax.tree.map(jnp.zeros_like, x), values)
+
+    return jax.lax.platform_dependent(values, cpu=on_cpu, default=jax.lax.optimization_barrier)
+
+
+def slices(values: jax.Array, start: jax.Array, count: int) -> jax.Array:
+    """Read `count` neighbours from each `start` (i32[...]) on; the last slice that fits, where one would pass the end.
+
+    Returns:
+        [..., count, *values.shape[1:]]; one contiguous read each, which costs little more than a single value.
+    """
+    read = jax.vmap(lambda at: jax.lax.dynamic_slice_in_dim(values, at, count))
+    return read(start.reshape(-1)).reshape(*start.shape, count, *values.shape[1:])
 
 
 def row_at(tape: Tape, market: jax.Array, time_ms: jax.Array) -> jax.Array:
     """Find the row that holds a market's book at a time: `NO_ROW` before its first change and for market -1."""
+    market, time_ms = jnp.broadcast_arrays(jnp.asarray(market), jnp.asarray(time_ms))
+    return _row_at((market.reshape(-1), time_ms.reshape(-1)), tape).reshape(market.shape)
+
+
+@over_markets
+def _row_at(own: tuple[jax.Array, jax.Array], tape: Tape) -> jax.Array:
+    market, time_ms = own
     track = jnp.maximum(market, 0)
     count = locate(tape, track, time_ms)
-    return jnp.where((market >= 0) & (count > 0), tape.track_start[track] + count - 1, NO_ROW)
+    return jnp.where((market >= 0) & (count > 0), tape.track[track, START] + count - 1, NO_ROW)
 
 
 def first_reach(

@@ -1,18 +1,39 @@
 """Taking displayed liquidity: a walk of the book, and the memory of what has been taken.
 
 The recording never reacts to us: what we take from a level stays gone until the level changes in the recording.
+
+A walk goes level by level, and each level is a column of its own: i32[M] for all markets. Compilers turn that into loops over
+episodes; sums along the short axis of levels they do not.
 """
 
 from __future__ import annotations
 
+from itertools import accumulate
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 from kalshi_jax.actions import taking_side
+from kalshi_jax.batching import over_markets
 from kalshi_jax.fees import fee_weight, order_fee
 from kalshi_jax.ledger import Trade, closing_contracts
 from kalshi_jax.state import Fees, Taken
-from kalshi_jax.tape import DOLLAR, Tape
+from kalshi_jax.tape import DOLLAR, Tape, once
+
+Columns = list[jax.Array]
+
+
+@struct.dataclass
+class _Walk:
+    """What a walk takes, per displayed level i32[M], best first."""
+
+    price: Columns  # bids
+    entry: Columns  # the levels' last changes
+    take: Columns  # contracts taken
+    further: Columns  # 0 or 1: taken from for the first time since that change
+    filled: jax.Array  # i32[M], contracts taken from all of them
 
 
 def walk_book(
@@ -40,20 +61,33 @@ def walk_book(
     Returns:
         The trade, and the memory if it is accepted.
     """
-    price, entry, take, before, free = _walk(tape, row, taken, taking_side(direction), contracts, limit)
-    filled = take.sum(-1)
-    close = closing_contracts(position, direction, filled)
-    take_closing = jnp.clip(close[:, None] - before, 0, take)
-    yes_price = jnp.where(direction[:, None] < 0, price, DOLLAR - price)  # -1 takes YES bids
-    high, low = fee_weight(price)
+    own = (row, taken, position, direction, contracts, fees, jnp.broadcast_to(jnp.asarray(limit), row.shape))
+    return _walk_book(own, tape)
+
+
+@over_markets
+def _walk_book(own: Any, tape: Tape) -> tuple[Trade, Taken]:
+    row, taken, position, direction, contracts, fees, limit = own
+    walk, free = _walk(tape, row, taken, taking_side(direction), contracts, limit)
+    close = closing_contracts(position, direction, walk.filled)
+    gross = closing_gross = high = low = jnp.zeros_like(close)
+    for price, take in zip(walk.price, walk.take, strict=True):
+        yes_price = jnp.where(direction < 0, price, DOLLAR - price)  # -1 takes YES bids
+        gross += take * yes_price
+        closes = jnp.minimum(take, close)
+        closing_gross += closes * yes_price
+        close -= closes
+        weight_high, weight_low = fee_weight(price)
+        high += take * weight_high
+        low += take * weight_low
     trade = Trade(
         direction=direction,
-        contracts=filled,
-        gross=(take * yes_price).sum(-1),
-        closing_gross=(take_closing * yes_price).sum(-1),
-        fee=order_fee(fees.taker_rate, fees.taker_flat, (take * high).sum(-1), (take * low).sum(-1), filled),
+        contracts=walk.filled,
+        gross=gross,
+        closing_gross=closing_gross,
+        fee=order_fee(fees.taker_rate, fees.taker_flat, high, low, walk.filled),
     )
-    return trade, _remember(taken, entry, take, free)
+    return trade, _remember(taken, walk, free)
 
 
 def take_displayed(
@@ -64,49 +98,67 @@ def take_displayed(
     Returns:
         Contracts taken, i32[M], and the memory with them.
     """
-    _, entry, take, _, free = _walk(tape, row, taken, taking_side(direction), contracts, limit)
-    return take.sum(-1), _remember(taken, entry, take, free)
+    walk, free = _walk(tape, row, taken, taking_side(direction), contracts, limit)
+    return walk.filled, _remember(taken, walk, free)
 
 
 def deepest_bid(
     tape: Tape, row: jax.Array, taken: Taken, direction: jax.Array, contracts: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Find the last level that `walk_book` would take from: its bid i32[M] in 0.01 cent, and whether there is one, bool[M]."""
-    price, _, take, _, _ = _walk(tape, row, taken, taking_side(direction), contracts, 0)
-    takes = take > 0
-    return jnp.where(takes, price, DOLLAR).min(-1), takes.any(-1)
+    walk, _ = _walk(tape, row, taken, taking_side(direction), contracts, 0)
+    deepest = jnp.full_like(walk.filled, DOLLAR)
+    for price, take in zip(walk.price, walk.take, strict=True):
+        deepest = jnp.where(take > 0, price, deepest)
+    return deepest, walk.filled > 0
 
 
 def _walk(
     tape: Tape, row: jax.Array, taken: Taken, side: jax.Array, contracts: jax.Array, limit: jax.Array | int
-) -> tuple[jax.Array, ...]:
+) -> tuple[_Walk, jax.Array]:
     """Walk the displayed bids of a side (i32[M]), as far as the memory has places for further levels.
 
     Returns:
-        Each [M, K]: bid prices, entries, contracts taken, contracts offered before; and bool[M, C], the memory's free places.
+        The walk, and the memory's free places, bool[M, C].
     """
-    price, entry = tape.price[row, side].astype(jnp.int32), tape.entry[row, side]
-    same = taken.entry[:, :, None] == entry[:, None, :]  # [M, C, K]
-    gone = jnp.where(same, taken.contracts[:, :, None], 0).sum(1)
-    offered = jnp.maximum(tape.size[row, side] - gone, 0)
-    offered = jnp.where(price >= jnp.reshape(limit, (-1, 1)), offered, 0)
+    levels = min(taken.entry.shape[1], tape.price.shape[2])
+    entry = tape.entry[row, side, :levels]
     changed = tape.entry_row[taken.entry + 1] <= row[:, None]
     free = (taken.contracts == 0) | changed
-    further = jnp.cumsum((offered > 0) & (gone == 0), axis=-1)
-    offered = jnp.where(further <= free.sum(-1, keepdims=True), offered, 0)
-    before = jnp.cumsum(offered, axis=-1) - offered
-    return price, entry, jnp.clip(contracts[:, None] - before, 0, offered), before, free
+    gone = jnp.zeros_like(entry)
+    for c in range(free.shape[1]):
+        gone += jnp.where(taken.entry[:, c, None] == entry, taken.contracts[:, c, None], 0)
+    price, size = tape.price[row, side, :levels].astype(jnp.int32), tape.size[row, side, :levels]
+
+    room, left = sum(_columns(free.astype(jnp.int32))), contracts
+    takes, further = [], []
+    for level_price, level_size, level_gone in zip(*map(_columns, (price, size, gone)), strict=True):
+        offered = jnp.where(level_price >= limit, jnp.maximum(level_size - level_gone, 0), 0)
+        new = (offered > 0) & (level_gone == 0)
+        room = room - new
+        take = jnp.where(room >= 0, jnp.minimum(left, offered), 0)
+        left = left - take
+        takes.append(take)
+        further.append((new & (take > 0)).astype(jnp.int32))
+    takes, further, left = once(tape, (takes, further, left))
+    return _Walk(_columns(price), _columns(entry), takes, further, contracts - left), free
 
 
-def _remember(taken: Taken, entry: jax.Array, take: jax.Array, free: jax.Array) -> Taken:
-    """Add what was taken per displayed level [M, K]: a level known already keeps its place, another gets the next free one."""
-    kept = jnp.where(free, 0, taken.contracts)
-    takes = take[:, :, None] > 0  # [M, K, C]
-    known = takes & (kept > 0)[:, None] & (taken.entry[:, None] == entry[:, :, None])
-    new = (take > 0) & ~known.any(-1)
-    place = free[:, None] & (jnp.cumsum(free, axis=-1)[:, None] == jnp.cumsum(new, axis=-1)[:, :, None])
-    write = known | (place & new[:, :, None])
-    return Taken(
-        entry=jnp.where(write.any(1), jnp.where(write, entry[:, :, None], 0).sum(1), taken.entry),
-        contracts=kept + jnp.where(write, take[:, :, None], 0).sum(1),
-    )
+def _remember(taken: Taken, walk: _Walk, free: jax.Array) -> Taken:
+    """Add what was taken: a level known already keeps its place, another gets the next free one."""
+    entries, contracts = taken.entry, jnp.where(free, 0, taken.contracts)
+    place = jnp.stack(list(accumulate(_columns(free.astype(jnp.int32)))), axis=-1)  # of the free ones, counted from 1
+    place = jnp.where(free, place, 0)
+    kept = jnp.where(contracts > 0, taken.entry, -1)
+    number = jnp.zeros_like(walk.filled)
+    for entry, take, new in zip(walk.entry, walk.take, walk.further, strict=True):
+        number = number + new
+        known = (kept == entry[:, None]) & (take > 0)[:, None]
+        write = known | ((place == number[:, None]) & (new > 0)[:, None])
+        entries = jnp.where(write, entry[:, None], entries)
+        contracts = contracts + jnp.where(write, take[:, None], 0)
+    return Taken(entries, contracts)
+
+
+def _columns(x: jax.Array) -> Columns:
+    return [x[..., k] for k in range(x.shape[-1])]

@@ -21,7 +21,7 @@ from loaders.events import DataError, Report
 from loaders.index import MarketInfo, SessionInfo, TapeIndex
 from loaders.tapes import to_device
 
-FORMAT, VERSION = "kalshi-jax tape", 3
+FORMAT, VERSION = "kalshi-jax tape", 4
 MANIFEST, INDEX = "manifest.json", "index.json"
 
 

@@ -11,8 +11,9 @@ from dataclasses import fields
 import jax.numpy as jnp
 import numpy as np
 
-from kalshi_jax.sequences import running_sums
-from kalshi_jax.tape import CENT, DOLLAR, END_OF_TIME, NO, YES, Tape
+from kalshi_jax.features import rhythm_of, row_features
+from kalshi_jax.queues import queue_stops
+from kalshi_jax.tape import CENT, DOLLAR, END_OF_TIME, NO, SCAN, YES, Tape
 from loaders.closes import close_markets
 from loaders.events import HUNDREDTHS, DataError, Events
 from loaders.index import SessionInfo, TapeIndex, describe
@@ -90,8 +91,9 @@ def select_sessions(tape: Tape, index: TapeIndex, session_ids: Iterable[str]) ->
         raise DataError(f"nothing to load: session {', '.join(wanted)} has no market that shows a book; choose others")
     host = {field.name: np.asarray(getattr(tape, field.name)) for field in fields(tape) if field.name != "bisections"}
     markets = [host["session_first_market"][i] + np.arange(host["session_markets"][i]) for i in chosen]
-    begins = [int(host["track_start"][m[0]]) for m in markets]
-    counts = [int(host["track_length"][m].sum()) for m in markets]
+    track_start, track_length = host["track"][:, 0], host["track"][:, 1]
+    begins = [int(track_start[m[0]]) for m in markets]
+    counts = [int(track_length[m].sum()) for m in markets]
     spans = []  # of entries, each with its last sentinel
     for begin, count in zip(begins, counts, strict=True):
         at = np.flatnonzero((host["entry_row"] >= begin) & (host["entry_row"] < begin + count))
@@ -115,10 +117,10 @@ def select_sessions(tape: Tape, index: TapeIndex, session_ids: Iterable[str]) ->
     infos = [index.sessions[i] for i in chosen]
     skipped = [info for info in index.skipped if info.session_id in wanted]
     chosen_markets = np.concatenate(markets)
-    lengths = host["track_length"][chosen_markets].astype(np.int64)
+    lengths = track_length[chosen_markets].astype(np.int64)
     moved_to = 1 + np.cumsum(lengths) - lengths
     trades = [
-        _trades_of(host, int(host["track_start"][market]), int(length), int(row))
+        _trades_of(host, int(track_start[market]), int(length), int(row))
         for market, length, row in zip(chosen_markets, lengths, moved_to, strict=True)
     ]
     return _finish(arrays, infos, skipped, lengths, np.concatenate(trades))
@@ -136,7 +138,7 @@ def _finish(
     lengths: np.ndarray,
     trades: np.ndarray,
 ) -> tuple[Tape, TapeIndex]:
-    """Add what the rows imply: tracks, grids, range maxima, running sums.
+    """Add what the rows imply: tracks, grids, range maxima, features.
 
     Args:
         arrays: rows and entries; it is emptied.
@@ -155,14 +157,21 @@ def _finish(
         for first, count in zip(first_market, markets, strict=True)
     ]
     positions = np.array([len(times) for times in changes])
-    session_times = np.full(_bucket(int(positions.sum())), END_OF_TIME, np.int32)
+    session_times = np.full(_bucket(int(positions.sum())) + SCAN, END_OF_TIME, np.int32)
     session_times[: positions.sum()] = np.concatenate(changes)
     arrays["best_max"] = _range_maxima(arrays["price"][:, :, 0], int(lengths.max()))
-    arrays["sums"] = running_sums(arrays["price"], arrays["size"], arrays["mark"], starts)
-    arrays["grid"], arrays["track_grid"], arrays["track_shift"], bisections = _grids([*tracks, *changes])
+    books = {name: arrays[name] for name in ("time_ms", "price", "size", "mark")}
+    arrays["features"] = row_features(**books, track=np.stack([starts, lengths], axis=1))
+    session_starts = np.cumsum(positions) - positions
+    arrays["rhythm"], _ = rhythm_of(session_times, np.stack([session_starts, positions], axis=1))
+    entries = (arrays[name] for name in ("entry_row", "entry_size", "entry_traded"))
+    arrays["entry_stop"] = queue_stops("risk_averse", *entries)
+    arrays["grid"], first_cells, shifts, bisections = _grids([*tracks, *changes])
     arrays["time_ms"] = np.concatenate([arrays["time_ms"], session_times])
-    arrays["track_start"] = np.append(starts, rows + np.cumsum(positions) - positions).astype(np.int32)
-    arrays["track_length"] = np.append(lengths, positions).astype(np.int32)
+    track_start = np.append(starts, rows + session_starts)
+    last_ms = [times[-1] for times in (*tracks, *changes)]
+    track = np.stack([track_start, np.append(lengths, positions), first_cells, shifts, last_ms], axis=1)
+    arrays["track"] = track.astype(np.int32)
     arrays["market_session"] = np.repeat(np.arange(len(infos), dtype=np.int32), markets)
     arrays["session_first_market"], arrays["session_markets"] = first_market, markets
     arrays |= _market_facts(infos) | _trades(trades, starts, rows)
@@ -339,18 +348,19 @@ def _grids(tracks: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray
     """Build the tracks' time grids.
 
     Returns:
-        grid i32[C], first cell of each track and shift of each i32[tracks], and the number of bisections that the fullest
-        cell needs (an even number).
+        grid i32[C], first cell of each track and shift of each i32[tracks], and the number of bisections that bring the
+        fullest cell down to SCAN positions (an even number, so that similar tapes share compiled programs).
     """
     shifts, cells, fullest = [], [], 0
     for times in tracks:
-        last, most = int(times[-1]), max(64, 2 * len(times))
+        last, most = int(times[-1]), max(64, len(times))
         shift = (last // most).bit_length()
         before = np.searchsorted(times, np.arange((last >> shift) + 2) << shift).astype(np.int32)
         shifts.append(shift)
         cells.append(before)
         fullest = max(fullest, int(np.diff(before).max()))
+    halvings = max(0, (fullest - 1).bit_length() - (SCAN - 1).bit_length())
     first = np.cumsum([0, *map(len, cells)])
     grid = np.zeros(_bucket(int(first[-1]) + 1), np.int32)
     grid[: first[-1]] = np.concatenate(cells)
-    return grid, first[:-1].astype(np.int32), np.array(shifts, np.int32), (fullest.bit_length() + 1) // 2 * 2
+    return grid, first[:-1].astype(np.int32), np.array(shifts, np.int32), (halvings + 1) // 2 * 2

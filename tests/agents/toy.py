@@ -48,6 +48,9 @@ class Toy:
         nothing = jnp.zeros(self.max_markets)
         return self._draw(ToyState(key, jnp.int32(0), nothing, nothing > 0, jnp.float32(params.initial_cash / 10_000)))
 
+    def restart(self, done, key, state, params):
+        return jax.tree.map(lambda new, old: jnp.where(done, new, old), self.initial_state(key, params), state)
+
     def start(self, params, markets, start_ms):
         state = self.initial_state(jax.random.key(start_ms), params)
         return self.observation(state, params), state

@@ -109,9 +109,9 @@ def test_one_compile_whatever_varies(env, tape):
     reset = jax.jit(chex.assert_max_traces(env.reset, n=1))
     weights = np.arange(1, tape.num_markets + 1)
     for settings in (
-        {"decision_interval_ms": 100, "episode_length": 5},
+        {"decision_interval_ms": 100, "episode_length": 5, "maker_flat_cents": 0.25},
         {"decision_interval_ms": 5_000, "initial_cash": 50.0, "maker_rate": 175},
-        {"decision_interval_ms": 1, "hold_cancels": False, "market_weights": weights, "taker_flat_cents": 0.7},
+        {"decision_interval_ms": 1, "hold_cancels": False, "market_weights": weights, "maker_rate": 350},
     ):
         params = env.make_params(tape, **settings)
         _, state = reset(jax.random.key(0), params)

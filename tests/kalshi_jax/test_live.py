@@ -78,7 +78,7 @@ SETTINGS = {
         slots=3, orders_per_market=2, order_sizes=(5, 700), maker_rate=175, initial_cash=400 * DOLLAR
     ),
     "orders that stay, on a clock": Setting(
-        slots=2, order_sizes=(10, 3), decision_interval_ms=40, hold_cancels=False, remembered_levels=128
+        slots=2, order_sizes=(10, 3), decision_interval_ms=40, hold_cancels=False, remembered_levels=32
     ),
 }
 

@@ -52,7 +52,7 @@ class Setting:
     wild: float = 0.05  # share of actions that are any number, legal or not, in range or not
     queue_model: str = "risk_averse"
     queue_exponent: int = 2
-    remembered_levels: int = 32
+    remembered_levels: int = 4
     latency_ms: int = 0
     certain_fill: str = "whole"
     taker_rate: int | None = None  # None: the markets' own, which the oracle takes for the usual one

@@ -34,7 +34,9 @@ class ReferenceEnv:
     queue_model: str = "risk_averse"
     queue_exponent: int = 2  # n of the power model
     certain_fill: str = "whole"  # or "displayed": how much of an order fills when it is reached
-    remembered_levels: int = 32  # of a market, taken from and not changed since
+    remembered_levels: int = (
+        4  # of a market, taken from and not changed since; and how many best levels an order looks at
+    )
 
     def start(self, markets: Sequence[Market | None], start_ms: int) -> dict[str, Any]:
         """Begin an episode in these market slots (None: unused) at a time; returns what `step` returns."""
@@ -128,7 +130,7 @@ class ReferenceEnv:
         memory = self.in_force(slot, row)
         room = self.remembered_levels - len(memory)
         found: dict[int, int] = {}
-        for price, size in self.markets[slot].book(row)[side]:
+        for price, size in self.markets[slot].book(row)[side][: self.remembered_levels]:
             level = (side, price, self.markets[slot].last_change(row, (side, price)))
             count = min(n, max(0, size - memory.get(level, 0)))
             if count > 0 and price >= limit:
