@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -12,8 +11,12 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
+from agents.ppo import ENVS
 from agents.runs import TrainConfig, make_environment
+from benchmarks.measure import mesh_over
 from benchmarks.peers import OURS
 from benchmarks.rollouts import Program, World, acting, cartpole_world, prepare_ppo, prepare_steps, rows_met
 from kalshi_jax import Action
@@ -125,42 +128,52 @@ def ppo(setup: Setup) -> list[Contest]:
 
 
 def replay_ours(setup: Setup) -> list[Contest]:
-    return [replay_steps(setup, observe) for observe in (False, True)]
+    """All our devices, beside the one thread of hftbacktest; and one core with all threads on it, observing or not."""
+    alone = [replay_steps(setup, observe, devices=1) for observe in (True, False)]
+    for contest in alone:
+        contest.what += ", on one core"
+        contest.work = on_one_core(contest.work)
+    return [replay_steps(setup, observe=True, devices=setup.config.devices), *alone]
 
 
-def replay_steps(setup: Setup, observe: bool) -> Contest:
+def replay_steps(setup: Setup, observe: bool, devices: int) -> Contest:
     """Keep a YES bid at the best price in E episodes for T decisions, and count the changes between them.
 
     The parts of `env.step`, in its order: what the last step of an episode passed counts too.
     """
     env, episodes, steps = setup.env, setup.config.episodes, setup.config.steps
-    waits = jnp.full((episodes, 1, 1), Action.BUY_YES_WAIT)
+    mesh = mesh_over(ENVS, devices, episodes)
+    params = jax.device_put(setup.params, NamedSharding(mesh, P()))
+    waits = jnp.full((episodes // mesh.size, 1, 1), Action.BUY_YES_WAIT)
 
     def run(states: Any, params: Any) -> tuple[Any, Any]:
-        def move(state: Any, wait: jax.Array) -> Any:
-            return once(params.tape, env.transition(state, wait, params))
-
         def step(states: Any, key: jax.Array) -> tuple[Any, Any]:
-            after, reward, terminated, truncated, info = jax.vmap(move)(states, waits)
+            after, reward, terminated, truncated, info = once(
+                params.tape, jax.vmap(env.transition, (0, 0, None))(states, waits, params)
+            )
             rows = rows_met(after, params.tape) - rows_met(states, params.tape)
-            keys = jax.random.split(key, episodes)
+            keys = jax.random.split(key, len(waits))
             states = jax.vmap(env.restart, (0, 0, 0, None))(terminated | truncated, keys, after, params)
             seen = jax.vmap(env.observation, (0, None))(states, params) if observe else ()
-            return states, [*map(jnp.sum, (rows, info["resting"], info["maker_contracts"])), total((seen, reward))]
+            found = (rows, info["resting"], info["maker_contracts"])
+            return states, [jax.lax.psum(x, ENVS) for x in (*map(jnp.sum, found), total((seen, reward)))]
 
-        return jax.lax.scan(step, states, jax.random.split(jax.random.key(1), steps))
+        key = jax.random.fold_in(jax.random.key(1), jax.lax.axis_index(ENVS))
+        return jax.lax.scan(step, states, jax.random.split(key, steps))
 
-    keys = jax.random.split(jax.random.key(0), episodes)
-    states = jax.jit(jax.vmap(env.initial_state, (0, None)))(keys, setup.params)
-    program = Program(jax.jit(run, donate_argnums=0), states, (setup.params,), episodes * steps, 1)
+    parts = (P(ENVS), P())
+    program = jax.shard_map(run, mesh=mesh, in_specs=parts, out_specs=parts, check_vma=False)
+    begin = jax.jit(jax.vmap(env.initial_state, (0, None)), out_shardings=NamedSharding(mesh, P(ENVS)))
+    states = begin(jax.random.split(jax.random.key(0), episodes), params)
+    runner = Program(jax.jit(program, donate_argnums=0), states, (params,), episodes * steps, mesh.size)
     what = f"1 resting order, {'all features' if observe else 'no observation'}, {episodes:,} episodes"
-    contest = run_by(program, OURS, what, "changes")
+    contest = run_by(runner, OURS, what, "changes")
 
     def work() -> float:
-        decisions = program.run()
-        rows, resting, filled = (int(np.asarray(x, np.int64).sum()) for x in program.found[:3])
+        decisions = runner.run()
+        rows, resting, filled = (int(np.asarray(x, np.int64).sum()) for x in runner.found[:3])
         changes = rows * setup.changes / setup.rows
-        contest.facts = replay_facts(changes, decisions, resting, filled)
+        contest.facts = {"devices": mesh.size} | replay_facts(changes, decisions, resting, filled)
         return changes
 
     contest.work = work
@@ -181,20 +194,22 @@ def replay_facts(changes: float, decisions: int, resting: int, filled: float) ->
     }
 
 
-@contextmanager
-def one_core() -> Iterator[None]:
-    """Keep all threads of this process on one core meanwhile, those that begin in it too. Does nothing but on Linux."""
-    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+def on_one_core(work: Callable[[], float]) -> Callable[[], float]:
+    """Have work done with all threads of this process on one core, those that begin in it too; nothing else but on Linux."""
 
     def allow(cores: set[int]) -> None:
-        for thread in os.listdir("/proc/self/task") if allowed else ():
+        for thread in os.listdir("/proc/self/task"):
             try:
                 os.sched_setaffinity(int(thread), cores)
             except ProcessLookupError:  # it has ended since
                 continue
 
-    allow({max(allowed, default=0)})
-    try:
-        yield
-    finally:
-        allow(allowed)
+    def alone() -> float:
+        allowed = os.sched_getaffinity(0)
+        allow({max(allowed)})
+        try:
+            return work()
+        finally:
+            allow(allowed)
+
+    return alone if hasattr(os, "sched_setaffinity") else work

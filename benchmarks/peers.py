@@ -2,7 +2,7 @@
 
 `steps`: environment steps by random actions, beside gymnax's CartPole. `ppo`: our PPO, beside itself on CartPole. `scalar`:
 environments stepped one by one. `numpy`: a batch in NumPy. `sb3`: Stable-Baselines3's PPO. `replay`: recorded changes passed a
-second, beside hftbacktest, all threads on one core; it meets every change, we look up those that matter to an order.
+second, beside hftbacktest's one thread, by all our devices and by one core; it meets every change, we look up those that matter.
 
 Repetitions go around the contestants of an item, so that what else the machine does hits all of them; ratios are of medians, of
 the item's first to each. What a peer simulates, and what not, stands in its row: no number here says that two do the same work.
@@ -18,7 +18,6 @@ Without recordings (`../shared/data/recordings` beside the repository, or SOURCE
 from __future__ import annotations
 
 import statistics
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
@@ -90,15 +89,14 @@ class Config:
 
 def run(config: Config) -> dict[str, Any]:
     """Time everything asked for: the report that `--json` prints."""
-    from benchmarks.contests import Setup, one_core, read_events
+    from benchmarks.contests import Setup, read_events
 
     source, log = list(config.source) or measure.default_source(), Console(stderr=True)
     setup = Setup(read_events(source), config)
     rows: measure.Rows = []
     for item in config.items:
         log.print(f"{item} ...")
-        with one_core() if item == "replay" else nullcontext():
-            found = time_item(item, setup, config)
+        found = time_item(item, setup, config)
         for row in found:  # also here, should the run be stopped
             rate = "" if row["median"] is None else f": {row['median']:,.0f} a second"
             log.print(f"  {row['peer']}: {row['what']}{rate}", soft_wrap=True)

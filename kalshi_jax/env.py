@@ -74,7 +74,8 @@ class MarketAgnosticKalshiEnv(environment.Environment[EnvState, EnvParams]):
             ValueError: a number outside its range.
         """
         if remembered_levels is None:
-            remembered_levels = next((n for n, most in ((4, 20), (8, 100)) if max(order_sizes, default=0) <= most), 32)
+            largest = max(order_sizes, default=0)
+            remembered_levels = 4 if largest <= 20 else 8 if largest <= 100 else 32
         if max_markets < 1 or orders_per_market < 1 or remembered_levels < 1:
             raise ValueError(
                 f"max_markets={max_markets}, orders_per_market={orders_per_market}, remembered_levels={remembered_levels}: "

@@ -2,8 +2,9 @@
 
 `build_observation` serves training and a live trader alike: it needs a tape (a live trader keeps a short one), the rows that hold
 the books now, the time, and the account. The past that features look at is the recording's, not the episode's, so the first
-step of a window is as well informed as its last. Everything stays an integer up to its last operation: the same history gives
-the same bits, whichever program computes it.
+step of a window is as well informed as its last. What depends on a row alone is computed once, by host code, when a tape is
+built; what a step computes is an integer up to few last operations: the same history gives the same bits, whichever program
+computes it. A short tape knows enough from `sequences.HISTORY` rows and the last minute of each market and of the session on.
 """
 
 from __future__ import annotations
