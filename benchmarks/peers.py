@@ -99,7 +99,7 @@ def run(config: Config) -> dict[str, Any]:
         found = time_item(item, setup, config)
         for row in found:  # also here, should the run be stopped
             rate = "" if row["median"] is None else f": {row['median']:,.0f} a second"
-            log.print(f"  {row['peer']}: {row['what']}{rate}", soft_wrap=True)
+            log.print(f"  {row['peer']}: {row['what']}{rate}", soft_wrap=True, markup=False)
         rows += found
     recorded = {"sessions": len(setup.sessions), "markets": len(setup.index.tickers)}
     return {

@@ -42,7 +42,6 @@ Slice = Literal["episodes", "changes", "markets", "features", "actions", "clocks
 Features = Literal["book", "time", "all"]
 Actions = Literal["random", "wait", "policy"]
 QueueModel = Literal["risk_averse", "power", "log", "optimistic"]
-MANY = "synthetic:sessions=2,markets=10,seconds=600,rate=25"  # where no recordings are at hand
 LONGEST, SHORTEST = 1000, 16  # steps of one run
 
 
@@ -52,8 +51,8 @@ class Config:
 
     source: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE...")] = ()
     """Recordings, a store, or "synthetic:..."; by default the crypto recordings beside the repository."""
-    many: tuple[str, ...] = ()
-    """Source of the slice `markets`: one whose sessions have as many markets as there are slots; by default the index days."""
+    many: str = "synthetic:sessions=2,markets=10,seconds=600,rate=25"
+    """Source of the slice `markets`: one whose sessions have as many markets as there are slots."""
     only: tuple[Slice, ...] = get_args(Slice)
     """Slices to measure."""
     episodes: tuple[int, ...] = tuple(4**i for i in range(9))
@@ -128,12 +127,11 @@ def run(config: Config) -> dict[str, Any]:
     from loaders import load_tape
 
     source = list(config.source) or measure.default_source()
-    many = list(config.many) or measure.default_source("inxd-*.jsonl.gz", MANY)
     planned, tapes = slices(config), {}
     if set(planned) - {"markets"}:
         tapes["source"] = load_tape(source)[0]
     if "markets" in planned:
-        tapes["many"] = load_tape(many)[0]
+        tapes["many"] = load_tape(config.many)[0]
     bandwidth = rollouts.copy_bandwidth(config.copy_mb, config.repetitions, config.devices)
 
     def prepare(world: World, episodes: int) -> Program:
@@ -180,7 +178,7 @@ def run(config: Config) -> dict[str, Any]:
                 found[name] = relative(found[name])
     return {
         "machine": measure.machine(),
-        "settings": measure.settings_of(config, source) | {"many": measure.describe_source(many)},
+        "settings": measure.settings_of(config, source) | {"many": measure.describe_source([config.many])},
         "changes_per_s": {name: rollouts.changes_per_second(tape) for name, tape in tapes.items()},
         "copy_bytes_per_s": bandwidth,
         "slices": found,

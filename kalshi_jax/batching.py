@@ -65,7 +65,7 @@ def draw_where(draw: Draw, share: int, worth_it: int = WORTH_IT) -> Choose:
 def while_any(
     goes_on: Callable[[Any, Any, Any], jax.Array],
     step: Callable[[Any, Any, Any], Any],
-    share: int = 8,
+    share: int = 4,
     worth_it: int = WORTH_IT,
 ) -> Callable[[Any, Any, Any], Any]:
     """Make a `jax.lax.while_loop` over (carry, own, shared) whose batch shrinks.

@@ -18,8 +18,8 @@ class Choices(spaces.Space):
         self.dtype = jnp.int32
 
     def sample(self, key: jax.Array) -> jax.Array:
-        """Draw every element uniformly; the key is consumed."""
-        return jax.random.randint(key, self.shape, 0, self.n, jnp.int32)
+        """Draw every element uniformly, but for n / 2**32; the key is consumed."""
+        return (jax.random.bits(key, self.shape) % jnp.uint32(self.n)).astype(jnp.int32)
 
     def contains(self, x: jax.Array) -> jax.Array:
         """Tell whether every element is one of the choices, bool[]."""

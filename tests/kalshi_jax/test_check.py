@@ -103,6 +103,7 @@ class DependsOnTheBatch(MarketAgnosticKalshiEnv):
         return state, more_in_a_batch(reward), *rest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("broken", "message"),
     [

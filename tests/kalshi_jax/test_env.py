@@ -52,6 +52,7 @@ def run(env, params, steps, step, seed=0):
     return jax.tree.map(lambda *x: np.stack([np.asarray(y) for y in x]), *seen)
 
 
+@pytest.mark.slow
 def test_own_step_equals_the_step_of_gymnax(env, params):
     def gymnax_step(key, state, action, params):
         return environment.Environment.step(env, key, state, action, params)
@@ -158,6 +159,14 @@ def test_unused_slots_hold_whatever_is_sent(env, params):
     for action in range(1, env.num_actions):
         _, after, _, _, _, info = env.step(jax.random.key(0), state, jnp.array([[0], [action]]), params)
         assert int(after.ledger.position[1]) == int(info["trades"]) == int(info["resting"]) == 0
+
+
+def test_random_actions_are_equally_likely():
+    space = MarketAgnosticKalshiEnv(max_markets=2).action_space()
+    drawn = np.asarray(jax.vmap(space.sample)(jax.random.split(jax.random.key(0), 9_000)))
+    counts = np.stack([np.bincount(drawn[:, m, 0], minlength=9) for m in range(2)])
+    assert counts.shape == (2, 9)
+    assert (abs(counts - 1000) < 5 * np.sqrt(1000)).all()  # five standard deviations
 
 
 def test_numbers_that_are_no_action_hold(env, params):

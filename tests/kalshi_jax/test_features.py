@@ -160,6 +160,7 @@ def test_features_equal_a_slow_computation_from_the_books(recorded):
             np.testing.assert_allclose(features[slot], slow, rtol=2e-5, atol=2e-6, err_msg=f"{ticker} at {start} ms")
 
 
+@pytest.mark.slow
 def test_features_are_bounded_and_named(recorded):
     tape, _, _ = recorded
     env = MarketAgnosticKalshiEnv(max_markets=5, remembered_levels=8)

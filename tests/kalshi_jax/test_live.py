@@ -93,6 +93,7 @@ def source(tmp_path_factory):
     return load(paths)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
 def test_every_order_is_what_the_environment_places_or_fills(source, name):
     env, params = SETTINGS[name].fast(source.tape)

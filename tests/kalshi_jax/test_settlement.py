@@ -140,6 +140,7 @@ def test_fees_are_the_markets_own_unless_asked_otherwise(env, make):
     assert state.ledger.fees_paid.tolist() == [1_800, 1_700], "0.07 * 10 * 0.45 * 0.55, and * 0.4 * 0.6: 17.33 and 16.8"
 
 
+@pytest.mark.slow
 def test_the_parts_of_the_reward_add_up_and_are_nothing_unless_weighted(env, make):
     plain = play(env, make({}, {}), BOTH, HOLD)
     assert all(float(info[f"reward_{part}"]) == 0 for *_, info in plain for part in ("risk", "timing", "discovery"))

@@ -80,6 +80,7 @@ def test_shadow_orders_change_nothing_and_are_followed_to_their_horizon():
         simulate_session(SMALL, 0, ShadowPlan(horizon_ms=60_000))
 
 
+@pytest.mark.slow
 def test_with_trade_prints_the_risk_averse_queue_never_fills_before_the_true_one():
     """A print explains decreases up to 100 ms before it, so that much earlier is possible, and no more."""
     settings = QueueModels(contracts=5, horizon_s=30, decision_ms=100, batch=256)

@@ -91,6 +91,7 @@ def test_crossed_books_are_counted_inside_and_after_a_timestamp(tmp_path):
     assert (info.report.crossed_inside, info.report.crossed_after) == (2, 1)
 
 
+@pytest.mark.slow
 def test_all_real_recordings_are_whole(recordings):
     """The figures of the data's own description; a load of everything takes well under a minute."""
     began = time.process_time()

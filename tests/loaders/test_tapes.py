@@ -123,6 +123,7 @@ def test_no_batching_of_books_changes_them(batches):
     assert len(whole) == 2 * len(replayed.time_ms)
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(sessions)
 def test_the_tape_finds_rows_and_highest_bids_as_a_search_through_all_rows_does(batches):
