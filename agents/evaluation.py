@@ -13,7 +13,7 @@ import numpy as np
 from flax import struct
 
 from agents.baselines import always_take, hold, random_legal
-from agents.networks import ActorCritic, forward
+from agents.networks import ActorCritic, Memory, empty_memory, forward
 from kalshi_jax.metrics import episode_metrics
 from kalshi_jax.tape import DOLLAR, Tape
 
@@ -216,21 +216,23 @@ def play(
         what happened, and i32[A]: how often each action was chosen in valid episodes, over all used slots.
     """
 
-    def agent(key: jax.Array, observation: Any) -> jax.Array:
-        return jax.random.categorical(key, forward(network, weights, observation)[0])
+    def agent(key: jax.Array, observation: Any, memory: Memory) -> tuple[jax.Array, Memory]:
+        logits, _, memory = forward(network, weights, observation, memory)
+        return jax.random.categorical(key, logits), memory
 
-    def greedy(key: jax.Array, observation: Any) -> jax.Array:
-        return jnp.argmax(forward(network, weights, observation)[0], axis=-1)
+    def greedy(key: jax.Array, observation: Any, memory: Memory) -> tuple[jax.Array, Memory]:
+        logits, _, memory = forward(network, weights, observation, memory)
+        return jnp.argmax(logits, axis=-1), memory
 
     def masked(rule: Any) -> Any:
-        return lambda key, observation: rule(key, observation.action_mask)
+        return lambda key, observation, memory: (rule(key, observation.action_mask), memory)
 
     choices = [agent, greedy, masked(random_legal), masked(hold), masked(always_take)]
 
     def step(carry: tuple[Any, ...], key: jax.Array) -> tuple[tuple[Any, ...], Record]:
-        state, value, alive, chosen = carry
+        state, memory, value, alive, chosen = carry
         observation = jax.vmap(env.observation, (0, None))(state, env_params)
-        action = jax.lax.switch(policy, [_as_int32(choice) for choice in choices], key, observation)
+        action, memory = jax.lax.switch(policy, [_as_int32(choice) for choice in choices], key, observation, memory)
         after, _, terminated, truncated, info = jax.vmap(env.transition, (0, 0, None))(state, action, env_params)
         value = jnp.where(alive, info["portfolio_value"], value)
         used = jnp.any(observation.market != 0, axis=-1) & alive[:, None] & valid[:, None]
@@ -247,17 +249,21 @@ def play(
             maker=living(info["maker_contracts"]),
             fees=living(info["fees"]),
         )
-        return (after, value, alive & ~(terminated | truncated), chosen), record
+        return (after, memory, value, alive & ~(terminated | truncated), chosen), record
 
     _, states = jax.vmap(env.start, (None, 0, 0))(env_params, markets, start_ms)
-    count = markets.shape[0]
-    start = (states, jnp.zeros(count), jnp.ones(count, bool), jnp.zeros(env.num_actions, jnp.int32))
-    (_, _, _, chosen), record = jax.lax.scan(step, start, jax.random.split(key, length))
+    count, nothing = markets.shape[0], jnp.zeros(env.num_actions, jnp.int32)
+    start = (states, empty_memory(network, *markets.shape), jnp.zeros(count), jnp.ones(count, bool), nothing)
+    (*_, chosen), record = jax.lax.scan(step, start, jax.random.split(key, length))
     return record, chosen
 
 
 def _as_int32(choice: Any) -> Any:
-    return lambda key, observation: choice(key, observation).astype(jnp.int32)
+    def chosen(key: jax.Array, observation: Any, memory: Memory) -> tuple[jax.Array, Memory]:
+        action, memory = choice(key, observation, memory)
+        return action.astype(jnp.int32), memory
+
+    return chosen
 
 
 def _outcome(policy: str, record: Record, actions: np.ndarray, seeds: int, capital: float) -> Outcome:

@@ -17,10 +17,21 @@ from flax import struct
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from agents.networks import ActorCritic, entropy, forward, log_probability, sample_actions
+from agents.networks import (
+    ActorCritic,
+    Memory,
+    empty_memory,
+    entropy,
+    forget,
+    forward,
+    log_probability,
+    sample_actions,
+    unroll,
+)
 
 ENVS = "envs"  # the mesh axis over which environments are divided
-Metrics = dict[str, jax.Array]  # name -> f32[]
+Metrics = dict[str, jax.Array]  # name -> f32[], but `actions`
+TOO_FAR = 1.5  # an update ends where its policy has come so many times `target_kl` away from the one that played
 
 
 @struct.dataclass
@@ -28,13 +39,20 @@ class HyperParameters:
     """Numbers of the algorithm, all scalars."""
 
     learning_rate: jax.Array | float = 5e-4  # of Adam at the first update
-    anneal_updates: jax.Array | float = 0.0  # updates over which the learning rate falls linearly to 0; 0: constant
+    final_learning_rate: jax.Array | float = 0.0  # after `anneal_updates`
+    anneal_updates: jax.Array | float = (
+        0.0  # updates over which rates and weights go linearly to their final ones; 0: never
+    )
     discount: jax.Array | float = 0.99  # per step
     gae_lambda: jax.Array | float = 0.95
     clip: jax.Array | float = 0.2  # of the probability ratio
-    entropy_weight: jax.Array | float = 0.01
+    entropy_weight: jax.Array | float = 0.01  # at the first update
+    final_entropy_weight: jax.Array | float = 0.01
     value_weight: jax.Array | float = 0.5
     max_grad_norm: jax.Array | float = 0.5  # global norm
+    target_kl: jax.Array | float = (
+        0.0  # nats from the policy that played; see `TOO_FAR`. 0: an update always goes on to its end
+    )
 
 
 @dataclass(frozen=True)
@@ -66,6 +84,7 @@ class Learner:
     weights: Any  # of the network
     optimizer: Any  # state of Adam
     env_states: Any  # [E, ...]
+    memory: Memory  # of the network, [E, ...]
     episode_return: jax.Array  # f32[E], reward since the reset
     discounted_return: jax.Array  # f32[E], reward since the reset, each step's discounted by its age
     return_power: jax.Array  # f32[], running mean square of discounted_return: its root is the agent's unit of reward
@@ -106,11 +125,13 @@ def init_learner(env: Any, network: ActorCritic, layout: Layout, key: jax.Array,
 
     env_states = jax.vmap(begin)(keys, left)
     observation = env.observation(jax.tree.map(lambda x: x[0], env_states), env_params)
-    weights = network.init(weights_key, observation)
+    slots = observation.market.shape[0]
+    weights = network.init(weights_key, observation, empty_memory(network, slots))
     return Learner(
         weights=weights,
         optimizer=_adam().init(weights),
         env_states=env_states,
+        memory=empty_memory(network, layout.num_envs, slots),
         episode_return=jnp.zeros(layout.num_envs),
         discounted_return=jnp.zeros(layout.num_envs),
         return_power=jnp.float32(0.0),
@@ -122,7 +143,7 @@ def init_learner(env: Any, network: ActorCritic, layout: Layout, key: jax.Array,
 def learner_sharding(mesh: Mesh) -> Any:
     """Say how the parts of a `Learner` lie on devices: environments are divided among them, the rest is on each."""
     whole, divided = NamedSharding(mesh, P()), NamedSharding(mesh, P(ENVS))
-    parts: list[Any] = [whole, whole, divided, divided, divided, whole, whole, whole]
+    parts: list[Any] = [whole, whole, divided, divided, divided, divided, whole, whole, whole]
     return Learner(*parts)
 
 
@@ -147,6 +168,7 @@ def make_update(
     def update(learner: Learner, hyper: HyperParameters, env_params: Any) -> tuple[Learner, Metrics]:
         key, here = jax.random.split(learner.key)
         act_key, shuffle_key = jax.random.split(jax.random.fold_in(here, jax.lax.axis_index(ENVS)))
+        remembered = learner.memory
         learner, rollout, next_value = collect(env, network, part, learner, env_params, act_key)
         done = rollout.terminated | rollout.truncated
         learner = _measure_rewards(learner, rollout.reward, done, hyper.discount)
@@ -155,8 +177,8 @@ def make_update(
             reward, rollout.value, next_value, rollout.terminated, done, hyper.discount, hyper.gae_lambda
         )
         target = advantage + rollout.value
-        learner, losses = improve(network, part, learner, hyper, rollout, advantage, target, shuffle_key)
-        figures = jax.lax.pmean(losses | _summarise(rollout, target, part), ENVS)
+        learner, losses = improve(network, part, learner, hyper, rollout, remembered, advantage, target, shuffle_key)
+        figures = jax.lax.pmean(losses | _summarise(rollout, target, part, env.num_actions), ENVS)
         return replace(learner, key=key, updates=learner.updates + 1), figures
 
     specs = jax.tree.map(lambda sharding: sharding.spec, learner_sharding(mesh))
@@ -177,15 +199,16 @@ def collect(
     restart = jax.vmap(env.restart, (0, 0, 0, None))
 
     def act(carry: tuple[Any, ...], keys: tuple[jax.Array, jax.Array]) -> tuple[tuple[Any, ...], Rollout]:
-        states, finals, kept, episode_return = carry
+        states, memory, finals, kept, episode_return = carry
         observation = observe(states, env_params)
-        logits, value = forward(network, learner.weights, observation)
+        logits, value, memory = forward(network, learner.weights, observation, memory)
         action, log_prob = sample_actions(keys[0], logits)
         states, reward, terminated, truncated, info = transition(states, action, env_params)
         done = terminated | truncated
         episode_return = episode_return + reward
         place = jnp.where(truncated, kept, layout.final_slots)  # beyond the last one: dropped
-        finals = jax.tree.map(lambda all, new: all.at[place, every].set(new, mode="drop"), finals, states)
+        now = (states, memory)
+        finals = jax.tree.map(lambda all, new: all.at[place, every].set(new, mode="drop"), finals, now)
         step = Rollout(
             observation=observation,
             action=action,
@@ -200,24 +223,26 @@ def collect(
             fees=info["fees"],
         )
         states = restart(done, jax.random.split(keys[1], layout.num_envs), states, env_params)
-        return (states, finals, kept + truncated, jnp.where(done, 0.0, episode_return)), step
+        return (states, forget(memory, done), finals, kept + truncated, jnp.where(done, 0.0, episode_return)), step
 
     act_key, reset_key = jax.random.split(key)
     keys = (jax.random.split(act_key, layout.rollout_length), jax.random.split(reset_key, layout.rollout_length))
     slots, every = layout.final_slots, jnp.arange(layout.num_envs)
-    finals = jax.tree.map(lambda x: jnp.broadcast_to(x, (slots, *x.shape)), learner.env_states)
-    begin = (learner.env_states, finals, jnp.zeros_like(every), learner.episode_return)
-    (states, finals, _, episode_return), rollout = jax.lax.scan(act, begin, keys)
+    before = (learner.env_states, learner.memory)
+    finals = jax.tree.map(lambda x: jnp.broadcast_to(x, (slots, *x.shape)), before)
+    begin = (*before, finals, jnp.zeros_like(every), learner.episode_return)
+    (states, memory, finals, _, episode_return), rollout = jax.lax.scan(act, begin, keys)
 
-    after = jax.tree.map(
-        lambda last, all: jnp.concatenate([last[None], all]).reshape(-1, *last.shape[1:]), states, finals
+    after, recalled = jax.tree.map(
+        lambda last, all: jnp.concatenate([last[None], all]).reshape(-1, *last.shape[1:]), (states, memory), finals
     )
-    value = forward(network, learner.weights, observe(after, env_params))[1].reshape(1 + slots, -1)
+    value = forward(network, learner.weights, observe(after, env_params), recalled)[1].reshape(1 + slots, -1)
     following = jnp.concatenate([rollout.value[1:], value[:1]])
     earlier = jnp.cumsum(rollout.truncated, axis=0) - rollout.truncated
     final_value = value[1 + jnp.minimum(earlier, slots - 1), every]
     next_value = jnp.where(rollout.truncated, final_value, following)
-    return replace(learner, env_states=states, episode_return=episode_return), rollout, next_value
+    learner = replace(learner, env_states=states, memory=memory, episode_return=episode_return)
+    return learner, rollout, next_value
 
 
 def advantages(
@@ -266,6 +291,7 @@ def improve(
     learner: Learner,
     hyper: HyperParameters,
     rollout: Rollout,
+    memory: Memory,
     advantage: jax.Array,
     target: jax.Array,
     key: jax.Array,
@@ -273,34 +299,47 @@ def improve(
     """Take `epochs * minibatches` steps of Adam on the clipped objective; the metrics are means over them.
 
     Minibatches are parts of the shuffled environment axis: whole columns are moved, which is cheaper than shuffling
-    single steps. The key is consumed. Runs under a mesh axis ENVS.
+    single steps, and keeps the sequences that a memory (`memory`, before the rollout) goes through. Once a minibatch finds
+    the policy further than `TOO_FAR * target_kl` from the one that played, it and those after it change nothing. The key is
+    consumed. Runs under a mesh axis ENVS.
     """
-    remaining = 1.0 - learner.updates / jnp.maximum(hyper.anneal_updates, 1.0)
-    rate = hyper.learning_rate * jnp.where(hyper.anneal_updates > 0, jnp.maximum(remaining, 0.0), 1.0)
-    columns = (rollout.observation, rollout.action, rollout.log_prob, advantage, target)
+    passed = learner.updates / jnp.maximum(hyper.anneal_updates, 1.0)
+    passed = jnp.where(hyper.anneal_updates > 0, jnp.minimum(passed, 1.0), 0.0)
+    rate = hyper.learning_rate + passed * (hyper.final_learning_rate - hyper.learning_rate)
+    entropy_weight = hyper.entropy_weight + passed * (hyper.final_entropy_weight - hyper.entropy_weight)
+    hyper = replace(hyper, entropy_weight=entropy_weight)
+    done = rollout.terminated | rollout.truncated
+    columns = (rollout.observation, rollout.action, rollout.log_prob, advantage, target, done)
 
-    def minibatch(carry: tuple[Any, Any], batch: tuple[Any, ...]) -> tuple[tuple[Any, Any], Metrics]:
-        weights, optimizer = carry
+    def minibatch(carry: tuple[Any, ...], batch: tuple[Any, ...]) -> tuple[tuple[Any, ...], Metrics]:
+        weights, optimizer, goes_on = carry
         gradient, metrics = jax.grad(_loss, has_aux=True)(weights, network, hyper, *batch)
-        gradient = jax.lax.pmean(gradient, ENVS)
+        gradient, kl = jax.lax.pmean((gradient, metrics["kl"]), ENVS)
+        goes_on &= (hyper.target_kl <= 0) | (kl <= TOO_FAR * hyper.target_kl)
         norm = optax.global_norm(gradient)
         scale = jnp.minimum(1.0, hyper.max_grad_norm / jnp.maximum(norm, 1e-12))
         gradient = jax.tree.map(lambda g: g * scale, gradient)
-        change, optimizer = _adam().update(gradient, optimizer)
-        weights = optax.apply_updates(weights, jax.tree.map(lambda c: -rate * c, change))
-        return (weights, optimizer), metrics | {"gradient_norm": norm, "finite_gradient": _all_finite(gradient)}
+        change, moments = _adam().update(gradient, optimizer)
+        moved = optax.apply_updates(weights, jax.tree.map(lambda c: -rate * c, change))
+        weights, optimizer = jax.tree.map(
+            lambda new, old: jnp.where(goes_on, new, old), (moved, moments), (weights, optimizer)
+        )
+        more = {"gradient_norm": norm, "finite_gradient": _all_finite(gradient), "minibatches_used": 1.0 * goes_on}
+        return (weights, optimizer, goes_on), metrics | more
 
-    def epoch(carry: tuple[Any, Any], key: jax.Array) -> tuple[tuple[Any, Any], Metrics]:
+    def epoch(carry: tuple[Any, ...], key: jax.Array) -> tuple[tuple[Any, ...], Metrics]:
         order = jax.random.permutation(key, layout.num_envs).reshape(layout.minibatches, -1)
 
-        def take(carry: tuple[Any, Any], chosen: jax.Array) -> tuple[tuple[Any, Any], Metrics]:
-            return minibatch(carry, jax.tree.map(lambda x: x[:, chosen], columns))
+        def take(carry: tuple[Any, ...], chosen: jax.Array) -> tuple[tuple[Any, ...], Metrics]:
+            batch = jax.tree.map(lambda x: x[:, chosen], columns)
+            return minibatch(carry, (jax.tree.map(lambda x: x[chosen], memory), *batch))
 
         return jax.lax.scan(take, carry, order)
 
-    start = (learner.weights, learner.optimizer)
-    (weights, optimizer), metrics = jax.lax.scan(epoch, start, jax.random.split(key, layout.epochs))
-    metrics = {name: jnp.mean(x) for name, x in metrics.items()} | {"learning_rate": rate}
+    start = (learner.weights, learner.optimizer, jnp.bool_(True))
+    (weights, optimizer, _), metrics = jax.lax.scan(epoch, start, jax.random.split(key, layout.epochs))
+    metrics = {name: jnp.mean(x) for name, x in metrics.items()}
+    metrics |= {"learning_rate": rate, "entropy_weight": entropy_weight}
     metrics["finite_weights"] = _all_finite(weights)
     return replace(learner, weights=weights, optimizer=optimizer), metrics
 
@@ -309,13 +348,15 @@ def _loss(
     weights: Any,
     network: ActorCritic,
     hyper: HyperParameters,
+    memory: Memory,
     observation: Any,
     action: jax.Array,
     old_log_prob: jax.Array,
     advantage: jax.Array,
     target: jax.Array,
+    done: jax.Array,
 ) -> tuple[jax.Array, Metrics]:
-    logits, value = forward(network, weights, observation)
+    logits, value = unroll(network, weights, observation, memory, done)
     log_ratio = log_probability(logits, action) - old_log_prob
     ratio = jnp.exp(log_ratio)
     advantage = (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
@@ -350,9 +391,14 @@ def _measure_rewards(learner: Learner, reward: jax.Array, done: jax.Array, disco
     return replace(learner, discounted_return=discounted_return, return_power=return_power)
 
 
-def _summarise(rollout: Rollout, target: jax.Array, layout: Layout) -> Metrics:
-    """Figures of a rollout. Those that count or sum over ended episodes are per environment, so that devices average."""
+def _summarise(rollout: Rollout, target: jax.Array, layout: Layout, num_actions: int) -> Metrics:
+    """Figures of a rollout. Those that count or sum over ended episodes are per environment, so that devices average.
+
+    `actions`, f32[A], says how often each action was chosen where there was a choice.
+    """
     done = rollout.terminated | rollout.truncated
+    choice = rollout.observation.action_mask.sum(-1) > 1
+    chosen = [jnp.sum((rollout.action == a) & choice) for a in range(num_actions)]
     lost = jnp.maximum(jnp.sum(rollout.truncated, axis=0) - layout.final_slots, 0)
 
     def per_env(x: jax.Array) -> jax.Array:
@@ -368,6 +414,7 @@ def _summarise(rollout: Rollout, target: jax.Array, layout: Layout) -> Metrics:
         "final_value": per_env(jnp.where(done, rollout.portfolio_value, 0.0)),
         "explained_variance": 1 - jnp.var(target - rollout.value) / jnp.maximum(jnp.var(target), 1e-12),
         "lost_truncations": per_env(lost),
+        "actions": jnp.stack(chosen) / jnp.maximum(jnp.sum(choice), 1),
         "finite_observation": _all_finite((rollout.observation.market, rollout.observation.portfolio)),
         "finite_reward": _all_finite(rollout.reward),
         "finite_value": _all_finite(rollout.value),

@@ -88,8 +88,14 @@ class TrainConfig:
     """Parts of a pass, each followed by a step of the optimizer."""
     width: int = 64
     """Units of the network's layers."""
+    memory: int = 0
+    """Units of a recurrent part that carries what was seen of each market from step to step; 0: none."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the network's layers, the last ones and all weights excepted."""
     learning_rate: float = 5e-4
-    """Of Adam; it falls linearly to zero over the run."""
+    """Of Adam at the beginning; it goes linearly to --final-learning-rate over the run."""
+    final_learning_rate: float = 0.0
+    """Of Adam at the end."""
     discount: float = 0.99
     """Weight of the next step's reward."""
     gae_lambda: float = 0.95
@@ -97,11 +103,15 @@ class TrainConfig:
     clip: float = 0.2
     """How far an update may move the probability of an action."""
     entropy_weight: float = 0.01
-    """Reward for trying different actions."""
+    """Reward for trying different actions, at the beginning; it goes linearly to --final-entropy-weight over the run."""
+    final_entropy_weight: float | None = None
+    """Reward for trying different actions at the end; by default that of the beginning."""
     value_weight: float = 0.5
     """Weight of the value estimate in the loss."""
     max_grad_norm: float = 0.5
     """Gradients longer than this are shortened to it."""
+    target_kl: float = 0.0
+    """An update ends early where it has moved the policy 1.5 times as far, in nats; 0: never."""
 
     evaluate_every: int = 50
     """Updates between evaluations; there is one before the first update and one after the last in any case."""
@@ -226,13 +236,16 @@ def make_environment(config: TrainConfig, tape: Tape) -> tuple[MarketAgnosticKal
         timing_weight=config.timing_weight,
         discovery_weight=config.discovery_weight,
     )
-    return env, params, ActorCritic(env.num_actions, config.orders_per_market, config.width)
+    sizes = (config.orders_per_market, config.width, config.memory)
+    return env, params, ActorCritic(env.num_actions, *sizes, precision=config.precision)
 
 
 def hyper_parameters(config: TrainConfig) -> HyperParameters:
     """Make the algorithm's numbers from a configuration."""
     names = {f.name for f in fields(HyperParameters)} & {f.name for f in fields(TrainConfig)}
     values = {name: getattr(config, name) for name in names} | {"anneal_updates": config.updates}
+    if config.final_entropy_weight is None:
+        values["final_entropy_weight"] = config.entropy_weight
     return HyperParameters(**{name: jnp.float32(value) for name, value in values.items()})
 
 

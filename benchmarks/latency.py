@@ -74,7 +74,7 @@ def calls_of(
     actions = list(jax.random.randint(key, (1000, *env.action_space(params).shape), 0, env.num_actions))
     host_actions = [np.asarray(action).ravel() for action in actions]
     transition, observation = jax.jit(env.transition), jax.jit(env.observation)
-    policy = jax.jit(lambda weights, obs, key: sample_actions(key, forward(network, weights, obs)[0])[0])
+    policy = jax.jit(lambda weights, obs, key: sample_actions(key, forward(network, weights, obs, ())[0])[0])
     gym, done, number = KalshiGymEnv(env, params), True, 0
 
     def step() -> Any:

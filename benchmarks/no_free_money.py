@@ -238,7 +238,7 @@ def train_agent(config: Config, folder: Path) -> dict[str, Any]:
     weights = RunFolder(folder).restore_weights()
 
     def logits(view: View) -> jax.Array:
-        return forward(network, weights, view.observation)[0][:, 0]
+        return forward(network, weights, view.observation, ())[0][:, 0]
 
     return {
         "PPO": lambda view, key: jax.random.categorical(key, logits(view)),

@@ -181,7 +181,7 @@ def _rest(choices: int, shape: tuple[int, ...], key: jax.Array, obs: Any, state:
 
 
 def _act_by_policy(network: ActorCritic, key: jax.Array, obs: Any, state: Any, inputs: Any) -> jax.Array:
-    return sample_actions(key, forward(network, inputs[1], obs)[0])[0]
+    return sample_actions(key, forward(network, inputs[1], obs, ())[0])[0]
 
 
 def rows_met(state: Any, tape: Tape) -> jax.Array:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from toy import OPTIMUM, VALUE_UNIT, Toy, ToyParams
 
-from agents.networks import ActorCritic
+from agents.networks import ActorCritic, forward, log_probability, unroll
 from agents.ppo import ENVS, HyperParameters, Layout, advantages, collect, init_learner, learner_sharding, make_update
 
 ENV = Toy()
@@ -50,11 +50,13 @@ def test_advantages_equal_the_slow_reference(ends):
 class Accountant:
     """In place of a network: acts evenly, and values an observation at the portfolio value that the toy shows in it."""
 
-    def init(self, key, observation):
+    memory = 0
+
+    def init(self, key, observation, memory):
         return {}
 
-    def apply(self, weights, observation):
-        return jnp.where(observation.action_mask, 0.0, -1e9), observation.portfolio[..., -3]
+    def apply(self, weights, observation, memory):
+        return jnp.where(observation.action_mask, 0.0, -1e9), observation.portfolio[..., -3], memory
 
 
 @pytest.mark.parametrize(("length", "slots"), [(9, 1), (8, 1), (3, 3), (1, 8)])
@@ -70,6 +72,55 @@ def test_what_follows_a_step_is_valued_in_its_own_episode(length, slots):
     going_on = ~np.asarray(rollout.terminated)
     expected = np.asarray(rollout.value + rollout.reward / VALUE_UNIT)
     np.testing.assert_array_equal(np.asarray(next_value)[going_on], expected[going_on])
+
+
+def test_with_a_memory_what_follows_a_step_is_what_a_second_look_at_it_would_give():
+    """One value call after the rollout equals one at every step; and unrolling the rollout gives what was played."""
+    network, layout, key = (
+        ActorCritic(ENV.num_actions, width=16, memory=4),
+        replace(LAYOUT, final_slots=3),
+        jax.random.key(1),
+    )
+    params = ToyParams(episode_length=3, crash=0.05)
+    learner = jax.jit(partial(init_learner, ENV, network, layout))(jax.random.key(0), params)
+    learner = replace(learner, memory=jax.random.normal(jax.random.key(5), learner.memory.shape))
+    _, rollout, next_value = jax.jit(partial(collect, ENV, network, layout))(learner, params, key)
+
+    @jax.jit
+    def naive(states, memory, action, key):
+        *_, memory = forward(network, learner.weights, jax.vmap(ENV.observation, (0, None))(states, params), memory)
+        states, _, terminated, truncated, _ = jax.vmap(ENV.transition, (0, 0, None))(states, action, params)
+        seen = jax.vmap(ENV.observation, (0, None))(states, params)
+        _, worth, _ = forward(network, learner.weights, seen, memory)
+        done, keys = terminated | truncated, jax.random.split(key, layout.num_envs)
+        states = jax.vmap(ENV.restart, (0, 0, 0, None))(done, keys, states, params)
+        return states, jnp.where(done[:, None, None], 0.0, memory), worth
+
+    states, memory = learner.env_states, learner.memory
+    for t, reset_key in enumerate(jax.random.split(jax.random.split(key)[1], layout.rollout_length)):
+        states, memory, worth = naive(states, memory, rollout.action[t], reset_key)
+        goes_on = ~np.asarray(rollout.terminated[t])
+        np.testing.assert_allclose(next_value[t][goes_on], worth[goes_on], rtol=1e-5, atol=1e-6)
+    done = rollout.terminated | rollout.truncated
+    assert np.asarray(done).any(axis=0).all()
+    logits, value = unroll(network, learner.weights, rollout.observation, learner.memory, done)
+    np.testing.assert_allclose(value, rollout.value, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(log_probability(logits, rollout.action), rollout.log_prob, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("memory", "low", "high"), [(0, 0.3, 0.55), (8, 0.75, 0.83)])
+def test_only_a_memory_earns_from_what_was_shown_a_step_ago(memory, low, high):
+    env, network = Toy(late=True), ActorCritic(ENV.num_actions, width=16, memory=memory)
+    begin = jax.jit(partial(init_learner, env, network, LAYOUT), out_shardings=learner_sharding(MESH))
+    learner, params = begin(jax.random.key(0), toy_params()), toy_params()
+    step = jax.jit(make_update(env, network, LAYOUT, MESH))
+    hyper = as_arrays(HyperParameters(learning_rate=2e-2, entropy_weight=0.0003))
+    rewards = []
+    for _ in range(60):
+        learner, figures = step(learner, hyper, params)
+        rewards.append(float(figures["reward"]) / env.max_markets)
+    assert low < np.mean(rewards[-10:]) < high
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +158,35 @@ def test_ppo_finds_the_optimum_of_the_toy(update):
     assert rewards[0] < 0.2
     assert np.mean(rewards[-10:]) > 0.97 * OPTIMUM
     assert float(figures["learning_rate"]) == pytest.approx(5e-3 / 120, rel=1e-3)
+
+
+def test_an_update_ends_once_its_policy_has_come_too_far(update):
+    learner, params = start(jax.random.key(0), toy_params()), toy_params()
+    used = []
+    for target in (0.0, 1e-9, 1e9):
+        after, figures = update(learner, as_arrays(HyperParameters(learning_rate=1e-2, target_kl=target)), params)
+        used.append(float(figures["minibatches_used"]) * LAYOUT.epochs * LAYOUT.minibatches)
+        moments = jax.tree.leaves(after.optimizer)[0]  # Adam counts its steps
+        assert int(moments) == used[-1]
+    assert used == [4, 1, 4]  # the first minibatch still is the policy that played
+
+
+def test_rates_go_linearly_to_their_final_values(update):
+    hyper = HyperParameters(entropy_weight=0.1, final_entropy_weight=0.02, final_learning_rate=1e-4, anneal_updates=4.0)
+    learner, params = start(jax.random.key(0), toy_params()), toy_params()
+    seen = []
+    for done in range(6):
+        _, figures = update(replace(learner, updates=learner.updates + done), as_arrays(hyper), params)
+        seen.append((float(figures["entropy_weight"]), float(figures["learning_rate"])))
+    np.testing.assert_allclose([e for e, _ in seen], [0.1, 0.08, 0.06, 0.04, 0.02, 0.02], rtol=1e-5)
+    np.testing.assert_allclose([r for _, r in seen], [5e-4, 4e-4, 3e-4, 2e-4, 1e-4, 1e-4], rtol=1e-5)
+
+
+def test_the_shares_of_actions_add_up_where_there_is_a_choice(update):
+    _, figures = update(start(jax.random.key(0), toy_params()), as_arrays(HyperParameters()), toy_params())
+    assert figures["actions"].shape == (ENV.num_actions,)
+    assert float(figures["actions"].sum()) == pytest.approx(1.0, abs=1e-5)
+    assert (figures["actions"] > 0.05).all()
 
 
 @pytest.mark.parametrize("broken", ["reward", "weights"])

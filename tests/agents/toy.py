@@ -2,7 +2,7 @@
 
 Every slot shows a signal; buying YES pays 1 where it is up, buying NO pays 1 where it is down, everything else pays
 nothing. A fifth of the time the paying action is forbidden. Episodes are truncated after `episode_length` steps, or
-terminated with the chance `crash` per step.
+terminated with the chance `crash` per step. With `late` the signal is shown one step too early: whoever remembers it earns.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ class ToyState:
     key: jax.Array
     time: jax.Array  # i32[]
     signal: jax.Array  # f32[M], -1 or 1
+    following: jax.Array  # f32[M], the signal of the next step
     forbidden: jax.Array  # bool[M], the paying action is
     value: jax.Array  # f32[], $
 
@@ -43,10 +44,11 @@ class Toy:
     max_markets: int = 2
     orders_per_market: int = 1
     num_actions: int = 9
+    late: bool = False
 
     def initial_state(self, key, params):
-        nothing = jnp.zeros(self.max_markets)
-        return self._draw(ToyState(key, jnp.int32(0), nothing, nothing > 0, jnp.float32(params.initial_cash / 10_000)))
+        nothing, cash = jnp.zeros(self.max_markets), jnp.float32(params.initial_cash / 10_000)
+        return self._draw(ToyState(key, jnp.int32(0), nothing, nothing, nothing > 0, cash))
 
     def restart(self, done, key, state, params):
         return jax.tree.map(lambda new, old: jnp.where(done, new, old), self.initial_state(key, params), state)
@@ -62,7 +64,8 @@ class Toy:
         mask = jnp.broadcast_to(~paying[:, None], (self.max_markets, self.orders_per_market, self.num_actions))
         figures = len(HOLDING_FEATURES) + 3 * self.orders_per_market
         portfolio = jnp.zeros(figures * self.max_markets + len(OVERALL_FEATURES)).at[-3].set(state.value / VALUE_UNIT)
-        return Observation(jnp.column_stack([state.signal, filler]), portfolio, mask)
+        shown = state.following if self.late else state.signal
+        return Observation(jnp.column_stack([shown, filler]), portfolio, mask)
 
     def transition(self, state, action, params):
         reward = params.prize * jnp.sum(action[:, 0] == self._paying(state))
@@ -79,9 +82,11 @@ class Toy:
 
     def _draw(self, state):
         key, signal, forbidden = jax.random.split(state.key, 3)
+        new = jax.random.rademacher(signal, (self.max_markets,), jnp.float32)
         return state.replace(
             key=key,
-            signal=jax.random.rademacher(signal, (self.max_markets,), jnp.float32),
+            signal=state.following if self.late else new,
+            following=new,
             forbidden=jax.random.bernoulli(forbidden, 1 - OPTIMUM, (self.max_markets,)),
         )
 
