@@ -187,7 +187,7 @@ def _add_tracks(
     rows = len(arrays["time_ms"])
     tracks = [arrays["time_ms"][start : start + length] for start, length in zip(starts, lengths, strict=True)]
     changes = [
-        np.unique(np.concatenate(tracks[first : first + count]))
+        _distinct(np.sort(np.concatenate(tracks[first : first + count])))
         for first, count in zip(first_market, markets, strict=True)
     ]
     positions = np.array([len(times) for times in changes])
@@ -222,7 +222,12 @@ def _row_features(arrays: dict[str, np.ndarray], starts: np.ndarray, lengths: np
 
 
 def _levels(replayed: Replay) -> int:
-    return len(np.unique(replayed.entries.level))
+    return len(_distinct(replayed.entries.level))
+
+
+def _distinct(ascending: np.ndarray) -> np.ndarray:
+    """Leave out repetitions; several times as fast as np.unique."""
+    return ascending[np.append(True, ascending[1:] != ascending[:-1])[: len(ascending)]]
 
 
 def _bucket(count: int) -> int:
