@@ -138,9 +138,11 @@ def to_device(arrays: dict[str, np.ndarray], bisections: int) -> Tape:
 
     A CPU device takes over the memory of an array that begins at a multiple of `ALIGNMENT`; it must not change any more.
     """
-    return Tape(
-        **{name: jax.device_put(arrays.pop(name), may_alias=True) for name in list(arrays)}, bisections=bisections
-    )
+    on_device = {
+        name: jax.block_until_ready(jax.device_put(arrays.pop(name), may_alias=True))  # so that it copies one at a time
+        for name in list(arrays)
+    }
+    return Tape(**on_device, bisections=bisections)
 
 
 def _finish(
@@ -194,7 +196,9 @@ def _add_tracks(
     session_times = np.full(_bucket(int(positions.sum())) + SCAN, END_OF_TIME, np.int32)
     session_times[: positions.sum()] = np.concatenate(changes)
     session_starts = np.cumsum(positions) - positions
-    arrays["rhythm"], _ = rhythm_of(session_times, np.stack([session_starts, positions], axis=1))
+    rhythm, _ = rhythm_of(session_times, np.stack([session_starts, positions], axis=1))
+    arrays["rhythm"] = _zeros(rhythm.shape, rhythm.dtype)
+    arrays["rhythm"][:] = rhythm
     arrays["grid"], first_cells, shifts, bisections = _grids([*tracks, *changes])
     arrays["time_ms"] = np.concatenate([arrays["time_ms"], session_times])
     track_start = np.append(starts, rows + session_starts)
