@@ -3,10 +3,12 @@
 Every load runs in a process of its own, so that its peak memory is its own. Wall times begin when JAX has started. The database
 is an embedded PostgreSQL server in a temporary folder; its sessions are generated, with so many markets and deltas each, in
 whole cents and contracts. Writing them is not measured. A row of the tape is all of a market's deltas of one millisecond.
+What a load needs beside the tape's arrays must not grow with the deltas: see the column of that name.
 
     python -m benchmarks.loading
     python -m benchmarks.loading '../shared/data/recordings/inxd-*' --deltas 0
-    python -m benchmarks.loading --markets 1000 --deltas 200_000 --json
+    python -m benchmarks.loading --markets 1000 --deltas 200_000 1_000_000 5_000_000 --json
+    python -m benchmarks.loading --sessions 25 --deltas 200_000
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ from __future__ import annotations
 import multiprocessing
 import time
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import median
@@ -44,11 +45,11 @@ class Config:
     source: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE...")] = ()
     """Recordings, or "synthetic:..."; by default the crypto recordings beside the repository."""
     sessions: int = 1
-    """Sessions of the database."""
+    """Sessions of each database."""
     markets: int = 1000
     """Markets of each of them."""
-    deltas: int = 200_000
-    """Deltas of each of them, over all its markets; 0 leaves the database out."""
+    deltas: tuple[int, ...] = (200_000,)
+    """Deltas of each of them, over all its markets: one database for each number; 0 leaves it out."""
     repetitions: int = 3
     """Loads of each kind."""
     seed: int = 0
@@ -127,11 +128,14 @@ def measure_source(source: list[str], repetitions: int) -> dict[str, Any]:
         loads = [first, *(apart(source, None) for _ in range(repetitions - 1))]
         again = [apart([store], None) for _ in range(repetitions)]
     total = sum(first["arrays"].values())
+    peak, before = (max(x[name] for x in loads) for name in ("peak_bytes", "peak_before_bytes"))
     return {
         **{name: first[name] for name in ("sessions", "markets", "rows", "deltas", "write_store_s", "to_device_s")},
         "load_s": measure.spread([x["seconds"] for x in loads]),
         "store_load_s": measure.spread([x["seconds"] for x in again]),
-        **{name: max(x[name] for x in loads) for name in ("peak_bytes", "peak_before_bytes")},
+        "peak_bytes": peak,
+        "peak_before_bytes": before,
+        "beside_arrays_bytes": peak - before - total,
         "store_peak_bytes": max(x["peak_bytes"] for x in again),
         "tape_bytes": total,
         "bytes_per_row": total / first["rows"],
@@ -144,17 +148,21 @@ def run(config: Config) -> dict[str, Any]:
     """Measure all sources: the report that `--json` prints."""
     source = list(config.source) or measure.default_source()
     rows: measure.Rows = []
-    with ExitStack() as stack, measure.progress_bar() as bar:
-        task = bar.add_task("files", total=1 + (config.deltas > 0))
+    databases = [deltas for deltas in config.deltas if deltas]
+    with measure.progress_bar() as bar:
+        task = bar.add_task("files", total=1 + len(databases))
         rows.append({"source": measure.describe_source(source), **measure_source(source, config.repetitions)})
         bar.advance(task)
-        if config.deltas:
+        for deltas in databases:
             bar.update(task, description="PostgreSQL")
-            folder = stack.enter_context(TemporaryDirectory(prefix="kalshi-jax-"))
-            url = stack.enter_context(embedded_postgres(Path(folder) / "data"))
-            for number in range(config.sessions):
-                write_session(url, generate_session(number, config.markets, config.deltas, config.seed))
-            rows.append({"source": "PostgreSQL", **measure_source([url], config.repetitions)})
+            with (
+                TemporaryDirectory(prefix="kalshi-jax-") as folder,
+                embedded_postgres(Path(folder) / "data") as url,
+            ):
+                for number in range(config.sessions):
+                    write_session(url, generate_session(number, config.markets, deltas, config.seed))
+                name = f"PostgreSQL, {config.sessions} x {deltas:,} deltas"
+                rows.append({"source": name, **measure_source([url], config.repetitions)})
             bar.advance(task)
     return {"machine": measure.machine(), "settings": measure.settings_of(config, source), "rows": rows}
 
@@ -165,6 +173,8 @@ def print_tables(report: dict[str, Any]) -> None:
         **{name: lambda r, n=name: f"{r[n]:,}" for name in ("sessions", "markets", "rows", "deltas")},  # type: ignore[misc]
         "load, s (min to max)": lambda r: measure.seconds(r["load_s"]),
         "peak (at start), MB": lambda r: f"{r['peak_bytes'] / 1e6:,.0f} ({r['peak_before_bytes'] / 1e6:,.0f})",
+        "arrays, MB": lambda r: f"{r['tape_bytes'] / 1e6:,.0f}",
+        "beside the arrays, MB": lambda r: f"{r['beside_arrays_bytes'] / 1e6:,.0f}",
         "write store, s": lambda r: f"{r['write_store_s']:.3f}",
         "from the store, s": lambda r: measure.seconds(r["store_load_s"]),
         "to device, s": lambda r: f"{r['to_device_s']:.3f} ({r['tape_bytes'] / r['to_device_s'] / 1e9:.1f} GB/s)",

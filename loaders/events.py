@@ -96,4 +96,5 @@ class Report:
     negative_sizes: int = 0  # changes that would have left a level below zero; set to zero
     crossed_inside: int = 0  # messages that left a book crossed inside one timestamp
     crossed_after: int = 0  # rows that are crossed after all their changes
+    read_again: int = 0  # times a database session was begun anew because the server had gone away
     dropped: dict[str, int] = field(default_factory=dict)  # reason -> rows left out

@@ -2,19 +2,22 @@
 
 Every event of a level gives the level's exact size after it by a cumulative sum that begins anew at each absolute size
 and each emptied book. From these follow, per row, the levels that changed; and from the changes the best bids and the
-top K levels of every row.
+top K levels of every row. Markets are replayed group by group, so that what this needs in between does not grow with the
+session.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from loaders.events import Events, Kind
 
 PRICES = 10_000  # a level's number is (market * 2 + side) * PRICES + price
+EVENTS = 1 << 19  # replayed at once beside those of one market; bounds memory
 BATCH = 1 << 17  # rows of market sides whose books are filled at once; bounds memory
 
 
@@ -53,22 +56,72 @@ class Replay:
 
 def replay(events: Events) -> Replay:
     """Replay one session's events into rows and entries."""
-    order = np.argsort(events.market, kind="stable")
-    time, kind = events.time_ms[order], events.kind[order]
-    markets, market = np.unique(events.market[order], return_inverse=True)
-    new_row = np.append(True, (market[1:] != market[:-1]) | (time[1:] != time[:-1]))[: len(order)]
+    return _join([_replay(events, chosen) for chosen in market_groups(events.market, len(events.tickers))])
+
+
+def market_groups(market: np.ndarray, markets: int) -> Iterator[np.ndarray]:
+    """Give the events (i64[n] of i[n] market numbers) of some markets at a time, market by market in recorded order."""
+    for group in split_counts(np.bincount(market, minlength=markets), EVENTS):
+        inside = np.flatnonzero((market >= group[0]) & (market <= group[-1])) if len(group) else np.arange(0)
+        yield inside[stable_order(market[inside])]
+
+
+def split_counts(counts: np.ndarray, most: int) -> list[np.ndarray]:
+    """Split 0 .. len(counts) - 1 into runs; of each run, the counts after the first add up to less than `most`."""
+    return np.split(np.arange(len(counts)), np.flatnonzero(np.diff(np.cumsum(counts) // most)) + 1)
+
+
+def stable_order(keys: np.ndarray) -> np.ndarray:
+    """Find the order that sorts small numbers, equal ones as they came: much faster than a stable argsort.
+
+    Args:
+        keys: i[n], at least 0; n times the highest must be less than 2**62.
+    """
+    bits = len(keys).bit_length()
+    return np.sort(keys.astype(np.int64) << bits | np.arange(len(keys))) & ((1 << bits) - 1)
+
+
+def _join(parts: list[Replay]) -> Replay:
+    """Join the replays of some markets after others; `parts` are emptied."""
+    markets = np.cumsum([0, *(len(part.markets) for part in parts)])
+    rows = np.cumsum([0, *(part.first_row[-1] for part in parts)])
+    for part, market, row in zip(parts, markets, rows, strict=False):
+        part.first_row = part.first_row[:-1] + row
+        part.entries.level += 2 * PRICES * market
+        part.entries.step += row
+    parts[-1].first_row = np.append(parts[-1].first_row, rows[-1])
+
+    def column(of: list[Any], name: str) -> np.ndarray:
+        return np.concatenate([vars(part).pop(name) for part in of], axis=-1)
+
+    entries = [part.entries for part in parts]
+    return Replay(
+        **{name: column(parts, name) for name in ("markets", "first_row", "time_ms", "best", "restart", "ends")},
+        entries=Changes(**{name: column(entries, name) for name in ("level", "step", "size")}),
+        negative_sizes=sum(part.negative_sizes for part in parts),
+        crossed_inside=sum(part.crossed_inside for part in parts),
+        crossed_after=sum(part.crossed_after for part in parts),
+    )
+
+
+def _replay(events: Events, order: np.ndarray) -> Replay:
+    """Replay the events of some markets, which lie in `order` market by market."""
+    number, time, kind = events.market[order], events.time_ms[order], events.kind[order]
+    new_market = np.append(True, number[1:] != number[:-1])[: len(order)]
+    first_event, market = np.flatnonzero(new_market), np.cumsum(new_market) - 1
+    new_row = new_market | np.append(True, time[1:] != time[:-1])[: len(order)]
     row = np.cumsum(new_row) - 1
-    first_row = np.append(row[np.searchsorted(market, np.arange(len(markets)))], new_row.sum())
+    first_row = np.append(row[first_event], new_row.sum())
 
     new_message = begins_message(kind, new_row)
     message = np.cumsum(new_message) - 1
     row_of_message = row[new_message]
-    first_message = np.append(message[np.searchsorted(market, np.arange(len(markets)))], new_message.sum())
+    first_message = np.append(message[first_event], new_message.sum())
 
     restart = np.zeros(first_row[-1], bool)
     restart[row[kind == Kind.CLEAR]] = True
     restart[first_row[:-1]] = False
-    last_event = np.searchsorted(market, np.arange(len(markets)), side="right") - 1
+    last_event = np.append(first_event, len(order))[1:] - 1
 
     level, place, size, negative = _level_sizes(
         market, kind, events.side[order], events.price[order], events.size[order]
@@ -79,7 +132,7 @@ def replay(events: Events) -> Replay:
     crossed = best[0].astype(np.int32) + best[1] >= PRICES
     crossed_inside = best_inside[0].astype(np.int32) + best_inside[1] >= PRICES
     return Replay(
-        markets=markets,
+        markets=number[new_market].astype(np.int64),
         first_row=first_row,
         time_ms=time[new_row],
         best=best,
@@ -118,7 +171,7 @@ def _level_sizes(
     cleared = np.cumsum(kind == Kind.CLEAR)
     key = (market * 2 + side) * PRICES + price
     place = np.flatnonzero(kind != Kind.CLEAR)
-    place = place[np.argsort(key[place], kind="stable")]
+    place = place[stable_order(key[place])]
     level, change = key[place], size[place]
     new_level = np.append(True, level[1:] != level[:-1])[: len(level)]
     anew = new_level | (kind[place] == Kind.SET)
@@ -205,8 +258,7 @@ def top_entries(replayed: Replay, depth: int) -> Iterator[tuple[np.ndarray, np.n
     first_level = np.searchsorted(book, np.arange(2 * len(replayed.markets) + 1))
     levels = np.diff(first_level)
     rows = np.repeat(np.diff(first_row), 2)
-    batch = np.cumsum(rows) // BATCH
-    for chosen in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(batch)) + 1):
+    for chosen in split_counts(rows, BATCH):
         books = chosen[np.argsort(-levels[chosen], kind="stable")]
         offset = np.append(0, np.cumsum(rows[books]))
         # i32[n, depth]

