@@ -97,3 +97,8 @@ class Report:
     crossed_inside: int = 0  # messages that left a book crossed inside one timestamp
     crossed_after: int = 0  # rows that are crossed after all their changes
     dropped: dict[str, int] = field(default_factory=dict)  # reason -> rows left out
+
+    @property
+    def repaired(self) -> int:
+        """Times, levels and snapshots that were repaired."""
+        return self.times_repaired + self.levels_repaired + self.snapshots_repaired

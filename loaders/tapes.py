@@ -14,6 +14,7 @@ import numpy as np
 from kalshi_jax.features import rhythm_of, row_features
 from kalshi_jax.queues import queue_stops
 from kalshi_jax.tape import CENT, DOLLAR, END_OF_TIME, NO, SCAN, YES, Tape
+from loaders.catalogue import SessionFilter
 from loaders.closes import close_markets
 from loaders.events import HUNDREDTHS, DataError, Events
 from loaders.index import SessionInfo, TapeIndex, describe
@@ -25,17 +26,25 @@ LARGEST_SIZE = 2**31 - 1  # whole contracts
 Progress = Callable[[int, int, str], None]  # sessions done, sessions in all (0: unknown), the last one's id
 
 
-def build_tape(sessions: Iterable[Events], progress: Progress | None = None, total: int = 0) -> tuple[Tape, TapeIndex]:
+def build_tape(
+    sessions: Iterable[Events],
+    progress: Progress | None = None,
+    total: int = 0,
+    wanted: SessionFilter = SessionFilter(),  # noqa: B008 - it is frozen
+) -> tuple[Tape, TapeIndex]:
     """Build the tape of some sessions.
 
     Args:
         sessions: their events; each session's are freed once replayed.
         progress: told after each session.
         total: number of sessions, for progress; 0: unknown.
+        wanted: conditions; sessions that do not meet them are left out, and those skipped for their marks are listed so.
 
     Raises:
-        DataError: no session has a market with a book, two sessions have one id, a session is too long or a size too large.
+        DataError: no session has a market with a book and is wanted, two sessions have one id, a session is too long or a
+            size too large.
     """
+    unwanted = 0
     infos: list[SessionInfo] = []
     skipped: list[SessionInfo] = []
     replays: list[Replay] = []
@@ -47,7 +56,9 @@ def build_tape(sessions: Iterable[Events], progress: Progress | None = None, tot
         info = describe(events, replayed)
         if info.session_id in {other.session_id for other in [*infos, *skipped]}:
             raise DataError(f"session {info.session_id} occurs twice in the source: give each session once")
-        if info.tickers:
+        if not wanted.meets(info):
+            unwanted += 1
+        elif info.tickers and not wanted.skips(info):
             infos.append(info)
             replays.append(replayed)
             prints.append(traded)
@@ -56,10 +67,10 @@ def build_tape(sessions: Iterable[Events], progress: Progress | None = None, tot
         if progress:
             progress(done, total, info.session_id)
     if not replays:
-        found = (
-            ", ".join(f"{info.session_id} (dropped {info.report.dropped})" for info in skipped) or "no session at all"
-        )
-        raise DataError(f"nothing to load: expected a session with a market that shows a book; found {found}")
+        found = [f"{i.session_id} ({', '.join(i.marks)}; dropped {i.report.dropped or 'nothing'})" for i in skipped]
+        found += [f"{unwanted} that do not meet {wanted}"] * bool(unwanted)
+        said = ", ".join(found) or "no session at all"
+        raise DataError(f"nothing to load: expected a session with a market that shows a book; found {said}")
 
     rows = np.cumsum([1, *(len(r.time_ms) for r in replays)])
     entries = np.cumsum([1, *(len(r.entries.level) + _levels(r) for r in replays)])
@@ -88,7 +99,12 @@ def select_sessions(tape: Tape, index: TapeIndex, session_ids: Iterable[str]) ->
         raise DataError(f"no session {', '.join(unknown)} on this tape: expected one of {', '.join(known)}")
     chosen = [known[name] for name in wanted if known[name] < len(index.sessions)]
     if not chosen:
-        raise DataError(f"nothing to load: session {', '.join(wanted)} has no market that shows a book; choose others")
+        left = [
+            f"{i.session_id} is not on this tape ({', '.join(i.marks)})"
+            for i in index.skipped
+            if i.session_id in wanted
+        ]
+        raise DataError(f"nothing to load: session {', '.join(left)}; choose others")
     host = {field.name: np.asarray(getattr(tape, field.name)) for field in fields(tape) if field.name != "bisections"}
     markets = [host["session_first_market"][i] + np.arange(host["session_markets"][i]) for i in chosen]
     track_start, track_length = host["track"][:, 0], host["track"][:, 1]
