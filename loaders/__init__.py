@@ -1,5 +1,6 @@
 """Everything that reads the world: recordings, the session database, the store, the simulated exchange. Out comes a Tape."""
 
+from loaders.catalogue import SessionFilter
 from loaders.events import DataError, Events, MarketFacts, Report
 from loaders.index import Book, MarketInfo, SessionInfo, TapeIndex, book_at
 from loaders.metadata import Metadata, read_metadata
@@ -17,6 +18,7 @@ __all__ = [
     "Report",
     "SessionConfig",
     "SessionDataLoader",
+    "SessionFilter",
     "SessionInfo",
     "TapeIndex",
     "book_at",

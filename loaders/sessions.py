@@ -87,12 +87,13 @@ class SessionDataLoader:
             sessions, total = self._events()
             return build_tape(self._with_facts(sessions), self.progress, total, self.config.wanted)
         tape, index = read_store(store)
-        left_out = {info.session_id for info in index.sessions if not self.config.wanted.passes(info)}
-        if not left_out and not self.config.session_ids:
+        passes = {info.session_id: self.config.wanted.passes(info) for info in index.sessions}
+        if all(passes.values()) and not self.config.session_ids:
             return tape, index
         known = (info.session_id for info in [*index.sessions, *index.skipped])
-        chosen = [name for name in self.config.session_ids or known if name not in left_out]
-        if not chosen:
+        asked = self.config.session_ids or tuple(known)
+        chosen = [name for name in asked if passes.get(name, True)]
+        if len(chosen) < len(asked) and not any(passes.get(name) for name in chosen):
             raise DataError(f"nothing to load: no session of {store} meets {self.config.wanted}")
         return select_sessions(tape, index, chosen)
 
