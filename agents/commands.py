@@ -167,6 +167,7 @@ class Train(TrainConfig):
     """
 
     source: Source
+    filter: Filter = field(default_factory=lambda: SessionFilter(skip_marked=True))
     json: bool = False
     """Print the result as JSON on standard output."""
 
@@ -199,7 +200,7 @@ class Evaluate:
     source: Source
     """Recordings to judge on: paths, globs in quotes, a postgresql:// URL or a store."""
     sessions: tuple[str, ...] = ()
-    """Sessions of the source to judge on, by id; all of them by default."""
+    """Sessions of the source to judge on, by id; by default all that are not marked empty or test."""
     metadata: str | None = None
     """A JSON file of the markets' close times, results and fees."""
     seeds: int = 3

@@ -16,7 +16,7 @@ from agents.evaluation import METRICS, Outcome, all_windows, dollars, evaluate
 from agents.pages import MONEY, embed, fact_list, join_sections, make_axes, style_axis, write_page
 from agents.runs import RunFolder, describe_data, load_run, make_environment, settings_of
 from kalshi_jax import Action
-from loaders import SessionConfig, load_tape
+from loaders import SessionConfig, SessionFilter, load_tape
 
 COLORS = {
     "agent": "#0b6e4f",
@@ -40,7 +40,7 @@ def evaluate_run(
     Args:
         run: folder of the run.
         source: to play on.
-        sessions: of the source; all if empty.
+        sessions: of the source; if empty, all that are not marked empty or test.
         seeds: episodes per window, for policies that draw.
         page: of the report; `run`/report.html by default.
         metadata: a file of close times, results and fees of the source's markets.
@@ -51,7 +51,10 @@ def evaluate_run(
     config, trained_on = load_run(run)
     folder = RunFolder(run)
     weights = folder.restore_weights()
-    tape, index = load_tape(list(source), SessionConfig(session_pool=tuple(sessions), metadata=metadata))
+    unmarked = SessionFilter(skip_marked=True)
+    tape, index = load_tape(
+        list(source), SessionConfig(session_pool=tuple(sessions), metadata=metadata, filter=unmarked)
+    )
     env, params, network = make_environment(config, tape)
     windows = all_windows(tape, config.max_markets, config.episode_length, config.decision_interval_ms)
     outcomes = evaluate(env, network, weights, params, windows, seeds=seeds)
@@ -298,4 +301,6 @@ def _data_facts(trained_on: dict[str, Any], evaluated_on: dict[str, Any]) -> dic
 
 
 def _show(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_show(item)}" for name, item in value.items() if item) or "none"
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -5,6 +5,7 @@ Tickers, times of day and quality live here, on the host; the device never sees 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -79,6 +80,21 @@ class SessionInfo:
     def stage(self) -> Stage:
         """The stage of the curriculum that it belongs to."""
         return stage_of(self.statistics, len(self.tickers))
+
+    def narrow(self, tickers: Sequence[str]) -> SessionInfo:
+        """Give the session with these of its markets alone; its times, report and statistics stay those of the whole.
+
+        Raises:
+            DataError: it has no such market, or none is named.
+        """
+        unknown = [ticker for ticker in tickers if ticker not in self.tickers]
+        if unknown or not tickers:
+            said = ", ".join(unknown) or "named"
+            raise DataError(f"session {self.session_id}: no market {said}: expected some of {', '.join(self.tickers)}")
+        kept = [i for i, ticker in enumerate(self.tickers) if ticker in tickers]
+        markets = [self.markets[i] for i in kept]
+        rows = sum(market.statistics.rows for market in markets)
+        return replace(self, tickers=[self.tickers[i] for i in kept], markets=markets, rows=rows)
 
     def summary(self) -> dict[str, str | int | float | bool | None]:
         """Give its row of the catalogue."""

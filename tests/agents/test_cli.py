@@ -151,6 +151,7 @@ def test_a_store_is_built_and_read_and_shows_the_same_book(call, tmp_path):
 def test_an_agent_is_trained_evaluated_and_reported(call, trained):
     settings = json.loads((trained / "config.json").read_text())["settings"]
     assert (settings["total_steps"], settings["source"]) == (100, [SOURCE])
+    assert (settings["filter"]["skip_marked"], settings["filter"]["least_changes"]) == (True, 0)
     result = json.loads(call("evaluate", trained, SOURCE, "--seeds", "2", "--json"))
     assert set(result["policies"]) == {"agent", "greedy agent", "random", "hold", "always take"}
     assert result["policies"]["hold"]["total_return"] == {"mean": 0, "low": 0, "high": 0}
