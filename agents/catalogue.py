@@ -225,19 +225,13 @@ _HEAD = (
     "session",
     "started (UTC)",
     "hours",
-    "markets",
-    "settled",
+    "markets<small>settled</small>",
     "changes",
-    "a second<br>and market",
+    "a second<small>and market</small>",
     "spread",
     "volatility",
-    "longest<br>gap",
-    "quality",
-    "complete",
-    "consistent",
-    "covered",
-    "active",
-    "long",
+    "longest gap",
+    "quality<small>complete, consistent, covered, active, long</small>",
     "stage",
 )
 
@@ -248,25 +242,21 @@ def _table(sessions: Sequence[SessionInfo]) -> str:
         quality, statistics = info.quality, info.statistics
         marks = "".join(f"<small>{html.escape(f'{mark}: {reason}')}</small>" for mark, reason in info.marks.items())
         kind = "good" if quality.score >= 0.6 else "bad" if quality.score < 0.3 else ""
+        parts = "&ensp;".join(f"{part:.2f}" for part in asdict(quality).values())
         cells = [
             show_time(info.started_at_ms) if info.rows else "-",
             f"{info.seconds / 3600:.2f}",
-            str(len(info.tickers)),
-            str(info.settled),
+            f"{len(info.tickers)}<small>{info.settled}</small>",
             f"{info.deltas:,}",
             f"{statistics.activity:.2f}",
             _figure(statistics.spread_cents),
             _figure(statistics.volatility),
             f"{statistics.gap_s[GAP_QUANTILES.index(1.0)]:.1f}",
+            f'<b class="{kind}">{quality.score:.2f}</b><small>{parts}</small>',
+            STAGES[info.stage],
         ]
-        parts = [f"{part:.2f}" for part in asdict(quality).values()]
-        rows.append(
-            f"<tr><td>{html.escape(info.session_id)}{marks}</td>"
-            + "".join(f"<td>{cell}</td>" for cell in cells)
-            + f'<td class="{kind}"><b>{quality.score:.2f}</b></td>'
-            + "".join(f"<td>{part}</td>" for part in [*parts, STAGES[info.stage]])
-            + "</tr>"
-        )
+        row = "".join(f"<td>{cell}</td>" for cell in cells)
+        rows.append(f"<tr><td>{html.escape(info.session_id)}{marks}</td>{row}</tr>")
     return f"<table><tr>{''.join(f'<th>{name}</th>' for name in _HEAD)}</tr>{''.join(rows)}</table>"
 
 

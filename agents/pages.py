@@ -20,7 +20,7 @@ h1{margin-bottom:.2rem}h2{margin-top:2.4rem;border-bottom:1px solid #d8dde6;padd
 text-align:center;padding:.6rem;margin:1rem 0}.note{color:#5a6478;font-size:.92rem}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:.9rem}
 th,td{padding:.35rem .6rem;text-align:right;border-bottom:1px solid #e4e8ef;white-space:nowrap}
-th:first-child,td:first-child{text-align:left}td small{display:block;color:#5a6478}
+th:first-child,td:first-child{text-align:left}td small,th small{display:block;color:#5a6478;font-weight:400}
 .wide{overflow-x:auto}.good{color:#0b6e4f}.bad{color:#b3261e}img{max-width:100%}dl{display:grid;
 grid-template-columns:max-content 1fr;gap:.2rem 1.2rem;font-size:.92rem}dt{color:#5a6478}dd{margin:0;overflow-wrap:anywhere}
 """

@@ -158,12 +158,14 @@ def sort_sessions(sessions: Iterable[SessionInfo], by: str = "start", reverse: b
 
 
 def parse_time(text: str) -> int:
-    """Read a moment as epoch ms: a whole number of ms, or ISO 8601, UTC where it names no zone.
+    """Read a moment as epoch ms: ISO 8601, UTC where it names no zone, or ms since 1970.
+
+    Those must have 11 digits or more, so that no year and no date is taken for them.
 
     Raises:
         DataError: it is neither.
     """
-    if text.isdecimal():
+    if text.isdecimal() and len(text) >= 11:
         return int(text)
     try:
         moment = datetime.fromisoformat(text)

@@ -117,6 +117,16 @@ def test_the_page_of_sessions_needs_nothing_else(call, folder, tmp_path):
     assert "SYNTHETIC DATA" in out.read_text()
 
 
+def test_reading_shows_a_bar_on_a_terminal_but_not_beside_json(capsys, monkeypatch, folder):
+    main(["sessions", str(folder)])
+    assert capsys.readouterr().err == "", "no terminal, no bar"
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes this for a terminal
+    main(["sessions", str(folder)])
+    assert "Reading" in capsys.readouterr().err
+    main(["sessions", str(folder), "--json"])
+    assert capsys.readouterr().err == ""
+
+
 def test_a_store_is_built_of_the_sessions_that_pass(call, folder, tmp_path):
     def built(*arguments):
         return json.loads(call("build", folder, "--out", tmp_path / "store", "--json", *arguments))["session_ids"]
@@ -174,7 +184,7 @@ def test_a_run_goes_on_after_its_end_if_it_is_made_longer(call, trained):
 def test_errors_are_one_line_and_exit_code_2(failure, trained, tmp_path):
     assert "nothing.jsonl" in failure("sessions", tmp_path / "nothing.jsonl")
     assert "no SOURCE" in failure("train")
-    assert "no such market" in failure("book", SOURCE, "--market", "NOPE", "--at", 5)
+    assert "no such market" in failure("book", SOURCE, "--market", "NOPE", "--at", START)
     assert "2026-05-13T14:30:00" in failure("book", SOURCE, "--market", "X", "--at", "teatime")
     assert "not a run" in failure("evaluate", tmp_path, SOURCE)
     assert "--resume" in failure("train", SOURCE, "--out", trained)

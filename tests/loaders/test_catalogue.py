@@ -148,7 +148,9 @@ def test_moments_are_read_in_utc():
     assert parse_time("1778682600000") == 1778682600000
     assert parse_time("2026-05-13T14:30:00") == 1778682600000
     assert parse_time("2026-05-13T16:30:00+02:00") == 1778682600000
-    assert parse_time("2026-05-13") == 1778630400000
+    assert parse_time("2026-05-13") == parse_time("20260513") == 1778630400000
+    with pytest.raises(DataError, match="time '2026': expected"):  # not two seconds after 1970 began
+        parse_time("2026")
 
 
 ROW = SessionRow(1, START, START + 1000, "closed", "production", False, 2, 1, 100)
