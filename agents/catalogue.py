@@ -146,7 +146,7 @@ def _activity_plot(sessions: Sequence[SessionInfo]) -> str:
     rows = [info for i, info in enumerate(sessions) if i in drawn]
     seconds = np.array([max(info.seconds, 1e-3) for info in rows])
     rate = np.array([info.statistics.changes_histogram for info in rows]) * SPANS / seconds[:, None]
-    figure = Figure(figsize=(10.5, 1.3 + 0.2 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(10.5, max(2.2, 1.3 + 0.2 * len(rows))), layout="constrained")
     axis = figure.add_subplot()
     some = rate[rate > 0]
     scale = LogNorm(max(float(some.min()), float(some.max()) / 1e4), float(some.max()) * 1.001)
@@ -212,6 +212,9 @@ def _stage_plot(sessions: Sequence[SessionInfo]) -> str:
         axis.axhline(volatility, color="#8d99ae", lw=0.8, ls="--")
     axis.axvline(MOST_SPREAD, color="#8d99ae", lw=0.8, ls="--")
     axis.set_xscale("log")
+    spreads = [float(info.statistics.spread_cents or 0) for info in drawn]
+    axis.set_xlim(min(0.3, *spreads) * 0.9, max(10.0, *spreads) * 1.1)
+    axis.set_ylim(bottom=0)
     axis.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
     axis.xaxis.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:.0e}"[0] in "235" else "")
     axis.set_xlabel("mean spread, cents")

@@ -7,7 +7,7 @@ import pytest
 
 from kalshi_jax import MarketAgnosticKalshiEnv
 from kalshi_jax.params import default_weights
-from loaders import load_tape
+from loaders import SessionDataLoader, load_tape
 from loaders.curriculum import Stage, session_weights, stage_at, stage_of
 from loaders.statistics import SessionStatistics
 
@@ -73,5 +73,5 @@ def test_weights_go_into_the_parameters_of_the_environment():
 
 def test_stages_of_real_recordings(recordings):
     names = ("inxd-20230410", "kxbtc-20260418", "kxbtc15m-20260513T1542", "kxbtc15m-20260513T2301", "mlb-20260807")
-    index = load_tape([next(recordings.glob(f"{name}*.jsonl.gz")) for name in names])[1]
-    assert [info.stage for info in index.sessions] == [STABLE, ALL, ALL, MODERATE, MODERATE]
+    catalogue = SessionDataLoader([next(recordings.glob(f"{name}*.jsonl.gz")) for name in names]).catalogue()
+    assert [info.stage for info in catalogue] == [STABLE, ALL, ALL, MODERATE, MODERATE]
