@@ -62,11 +62,6 @@ class SessionInfo:
         return (self.ended_at_ms - self.started_at_ms) / 1000
 
     @property
-    def series(self) -> list[str]:
-        """The series of its markets, each once: tickers up to the first "-"."""
-        return list(dict.fromkeys(map(series_of, self.tickers)))
-
-    @property
     def quality(self) -> Quality:
         """How far it can be trusted and what it is worth."""
         return quality_of(self.report, self.statistics, self.seconds)
@@ -134,9 +129,7 @@ class TapeIndex:
     sessions: list[SessionInfo]  # session i of the tape
     tickers: list[str]  # of market m of the tape
     session_of_market: np.ndarray  # i32[n_markets]
-    skipped: list[SessionInfo] = field(
-        default_factory=list
-    )  # left out: no market showed a book, or marked and not wanted
+    skipped: list[SessionInfo] = field(default_factory=list)  # left out: they show no book, or are marked and unwanted
 
     @property
     def summary(self) -> list[dict[str, str | int | float | bool | None]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from loaders.closes import AFTER_CLOSE
 from loaders.events import Report
 from loaders.statistics import SessionStatistics
 
@@ -19,7 +20,7 @@ UNFIT = (EMPTY, NO_BOOK, TEST)  # marks of sessions that training does without
 class Quality:
     """The parts of a session's quality, 0 to 1 each."""
 
-    completeness: float  # share of the rows read that could be used / (1 + gaps x GAP_WEIGHS / rows read)
+    completeness: float  # share of rows read that were not dropped before a close / (1 + gaps x GAP_WEIGHS / rows read)
     consistency: float  # 1 - (crossed after + negative + repaired) / rows read / FAULTS_BEARABLE, at least 0
     coverage: float  # share of the markets' time with bids on both sides that do not cross
     activity: float  # a / (a + USUAL_ACTIVITY), a: changes a second and market
@@ -38,9 +39,10 @@ class Quality:
 def quality_of(report: Report, statistics: SessionStatistics, seconds: float) -> Quality:
     """Judge a session by what was found while it was read, by its statistics and by how long it is."""
     rows = max(report.rows_read, report.deltas + report.snapshots, 1)  # a simulated session is not read
+    lost = sum(count for reason, count in report.dropped.items() if reason != AFTER_CLOSE)
     faults = report.crossed_after + report.negative_sizes + report.repaired
     return Quality(
-        completeness=max(0.0, 1 - sum(report.dropped.values()) / rows) / (1 + report.sequence_gaps * GAP_WEIGHS / rows),
+        completeness=max(0.0, 1 - lost / rows) / (1 + report.sequence_gaps * GAP_WEIGHS / rows),
         consistency=max(0.0, 1 - faults / rows / FAULTS_BEARABLE),
         coverage=statistics.quoted_share,
         activity=statistics.activity / (statistics.activity + USUAL_ACTIVITY),

@@ -69,7 +69,7 @@ def build_tape(
     if not replays:
         found = [f"{i.session_id} ({', '.join(i.marks)}; dropped {i.report.dropped or 'nothing'})" for i in skipped]
         found += [f"{unwanted} that do not meet {wanted}"] * bool(unwanted)
-        said = ", ".join(found) or "no session at all"
+        said = ", ".join(found) or "no session at all" + (f" that meets {wanted}" if wanted != SessionFilter() else "")
         raise DataError(f"nothing to load: expected a session with a market that shows a book; found {said}")
 
     rows = np.cumsum([1, *(len(r.time_ms) for r in replays)])

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loaders import SessionDataLoader
+from loaders.closes import AFTER_CLOSE
 from loaders.events import Report
 from loaders.quality import marks_of, quality_of
 from loaders.statistics import SessionStatistics
@@ -28,6 +29,8 @@ def test_parts_by_hand():
     parts = quality_of(worse, BUSY, 900)
     assert (parts.completeness, parts.consistency) == pytest.approx((0.9 / 2, 0.5))
     assert parts.score == pytest.approx(0.8 * 0.45 * 0.5)
+    closed = replace(SOUND, dropped={AFTER_CLOSE: 3000})
+    assert quality_of(closed, BUSY, 900) == quality, "what came after a market's close is no loss"
 
 
 faults = st.sampled_from(
