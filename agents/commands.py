@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from agents.catalogue import print_sessions, session_json, show_time, write_catalogue
 from agents.demo import DemoConfig, run_demo
 from agents.evaluation import dollars
 from agents.report import evaluate_run, print_outcomes
 from agents.runs import TrainConfig, describe_data
 from agents.training import train
-from loaders import SessionConfig, SessionDataLoader, book_at, load_tape, write_store
+from loaders import SessionConfig, SessionDataLoader, SessionFilter, book_at, load_tape, write_store
+from loaders.catalogue import parse_time, sort_sessions
+from loaders.postgres import redact
 
 Source = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE...")]
+Filter = Annotated[SessionFilter, tyro.conf.arg(name="")]
+WIDE = 180  # columns of a table that goes into a file or a pipe
 
 
 @dataclass(frozen=True)
@@ -46,10 +54,25 @@ class Sessions:
 
     A gap is a place where messages are missing; a crossed book is one whose bids for YES and NO together pay a dollar
     or more, which no exchange shows: "inside" counts those between messages of one millisecond, "after" the others.
+    "a second" is changes a second and market; spread is the mean over time, in cents; volatility is in cents per root
+    second. Quality is 0 to 1: --json and --page show its parts. Stage is that of the curriculum. Marks say why a session
+    is of no use for training.
+
+    The sessions worth training on, best first:
+    kalshi-jax sessions "recordings/*.jsonl.gz" --skip-marked --least-changes 1000 --most-spread 5 --sort quality
     """
 
     source: Source
     """Recordings (a path, several, or a glob in quotes), a postgresql:// URL, a store, or "synthetic:..."."""
+    filter: Filter = field(default_factory=SessionFilter)
+    sort: Literal[
+        "start", "session", "duration", "markets", "changes", "activity", "spread", "volatility", "quality"
+    ] = "start"
+    """Order: the earliest, the first name, the tightest spread, or else the largest comes first."""
+    reverse: bool = False
+    """Turn the order round."""
+    page: Path | None = None
+    """Also write a page with plots, for a browser: one file, such as sessions.html."""
     metadata: str | None = None
     """A JSON file of the markets' close times, results and fees."""
     json: bool = False
@@ -57,38 +80,20 @@ class Sessions:
 
     def run(self) -> None:
         """Run the command."""
-        sessions = SessionDataLoader(list(self.source), SessionConfig(metadata=self.metadata)).catalogue()
+        config = SessionConfig(metadata=self.metadata, filter=self.filter)
+        with show_progress(self.json) as progress:
+            catalogue = SessionDataLoader(list(self.source), config, progress).catalogue()
+        sessions = sort_sessions(catalogue, self.sort, self.reverse)
+        if self.page:
+            write_catalogue(self.page, sessions, ", ".join(map(redact, self.source)))
         if self.json:
-            _print_json([asdict(session) for session in sessions])
+            _print_json([session_json(session) for session in sessions])
             return
-        table = Table(
-            "session",
-            "started (UTC)",
-            "hours",
-            "markets (settled)",
-            "deltas",
-            "gaps",
-            "crossed inside/after",
-            "dropped",
-        )
-        for column in table.columns[2:]:
-            column.justify = "right"
-        for session in sessions:
-            report = session.report
-            name = session.session_id + (" SYNTHETIC" if session.synthetic else "")
-            hours = ((session.ended_at_ms or session.started_at_ms) - session.started_at_ms) / 3_600_000
-            table.add_row(
-                name,
-                _utc(session.started_at_ms),
-                f"{hours:.2f}",
-                f"{len(session.tickers)} ({session.settled})",
-                f"{session.deltas:,}",
-                str(report.sequence_gaps),
-                f"{report.crossed_inside} / {report.crossed_after}",
-                str(sum(report.dropped.values())),
-            )
-        Console().print(table)
-        Console().print(f"{len(sessions)} sessions, {sum(s.deltas for s in sessions):,} deltas")
+        console = Console()
+        console = console if console.is_terminal else Console(width=WIDE)
+        print_sessions(console, sessions)
+        if self.page:
+            print(f"Page: {self.page}")
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,7 @@ class Build:
     """Recordings (a path, several, or a glob in quotes), or a postgresql:// URL."""
     out: Annotated[Path, tyro.conf.arg(metavar="STORE")]
     """Folder to write."""
+    filter: Filter = field(default_factory=lambda: SessionFilter(skip_marked=True))
     metadata: str | None = None
     """A JSON file of the markets' close times, results and fees."""
     json: bool = False
@@ -106,7 +112,9 @@ class Build:
 
     def run(self) -> None:
         """Run the command."""
-        tape, index = load_tape(list(self.source), SessionConfig(metadata=self.metadata))
+        config = SessionConfig(metadata=self.metadata, filter=self.filter)
+        with show_progress(self.json) as progress:
+            tape, index = load_tape(list(self.source), config, progress)
         write_store(self.out, tape, index)
         data = describe_data(tape, index) | {"store": str(self.out)}
         if self.json:
@@ -137,7 +145,7 @@ class Book:
             _print_json({"market": self.market, "time_ms": time_ms, "yes_bids": book.yes_bids, "no_bids": book.no_bids})
             return
         table = Table(
-            "YES bid, cents", "contracts", "NO bid, cents", "contracts ", title=f"{self.market} {_utc(time_ms)}"
+            "YES bid, cents", "contracts", "NO bid, cents", "contracts ", title=f"{self.market} {show_time(time_ms)}"
         )
         for column in table.columns:
             column.justify = "right"
@@ -159,6 +167,7 @@ class Train(TrainConfig):
     """
 
     source: Source
+    filter: Filter = field(default_factory=lambda: SessionFilter(skip_marked=True))
     json: bool = False
     """Print the result as JSON on standard output."""
 
@@ -191,7 +200,7 @@ class Evaluate:
     source: Source
     """Recordings to judge on: paths, globs in quotes, a postgresql:// URL or a store."""
     sessions: tuple[str, ...] = ()
-    """Sessions of the source to judge on, by id; all of them by default."""
+    """Sessions of the source to judge on, by id; by default all that are not marked empty or test."""
     metadata: str | None = None
     """A JSON file of the markets' close times, results and fees."""
     seeds: int = 3
@@ -223,20 +232,17 @@ COMMANDS: dict[str, Any] = {
 }
 
 
-def parse_time(text: str) -> int:
-    """Read a moment as epoch ms: a whole number of ms, or ISO 8601, UTC where it names no zone."""
-    if text.isdecimal():
-        return int(text)
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise ValueError(f"time {text!r}: expected 2026-05-13T14:30:00 or milliseconds since 1970") from None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return round(moment.timestamp() * 1000)
-
-
-def _utc(time_ms: int) -> str:
-    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+@contextmanager
+def show_progress(quiet: bool) -> Iterator[Callable[[int, int, str], None] | None]:
+    """Show a bar of sessions read on standard error while in here, if that is a terminal; gives what a loader calls."""
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield None
+        return
+    columns = (TextColumn("Reading"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total, name: bar.update(task, completed=done, total=total or None, description=escape(name))
 
 
 def _print_json(value: Any) -> None:

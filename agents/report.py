@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import StrMethodFormatter
 from rich.console import Console
 from rich.table import Table
 
 from agents.evaluation import METRICS, Outcome, all_windows, dollars, evaluate
+from agents.pages import MONEY, embed, fact_list, join_sections, make_axes, style_axis, write_page
 from agents.runs import RunFolder, describe_data, load_run, make_environment, settings_of
-from kalshi_jax import Action
-from loaders import SessionConfig, load_tape
+from kalshi_jax.actions import action_names
+from loaders import SessionConfig, SessionFilter, load_tape
 
 COLORS = {
     "agent": "#0b6e4f",
@@ -27,18 +25,6 @@ COLORS = {
     "hold": "#8d99ae",
     "always take": "#e09f3e",
 }
-MONEY = StrMethodFormatter("{x:,g}")
-STYLE = """
-body{font:16px/1.5 system-ui,sans-serif;color:#1d2433;max-width:1080px;margin:2rem auto;padding:0 1rem}
-h1{margin-bottom:.2rem}h2{margin-top:2.4rem;border-bottom:1px solid #d8dde6;padding-bottom:.2rem}
-.lead{font-size:1.15rem}.synthetic{background:#b3261e;color:#fff;font-size:2.4rem;font-weight:800;letter-spacing:.12em;
-text-align:center;padding:.6rem;margin:1rem 0}.note{color:#5a6478;font-size:.92rem}
-table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:.9rem}
-th,td{padding:.35rem .6rem;text-align:right;border-bottom:1px solid #e4e8ef;white-space:nowrap}
-th:first-child,td:first-child{text-align:left}td small{display:block;color:#5a6478}
-.wide{overflow-x:auto}.good{color:#0b6e4f}.bad{color:#b3261e}img{max-width:100%}dl{display:grid;
-grid-template-columns:max-content 1fr;gap:.2rem 1.2rem;font-size:.92rem}dt{color:#5a6478}dd{margin:0;overflow-wrap:anywhere}
-"""
 
 
 def evaluate_run(
@@ -54,7 +40,7 @@ def evaluate_run(
     Args:
         run: folder of the run.
         source: to play on.
-        sessions: of the source; all if empty.
+        sessions: of the source; if empty, all that are not marked empty or test.
         seeds: episodes per window, for policies that draw.
         page: of the report; `run`/report.html by default.
         metadata: a file of close times, results and fees of the source's markets.
@@ -65,7 +51,10 @@ def evaluate_run(
     config, trained_on = load_run(run)
     folder = RunFolder(run)
     weights = folder.restore_weights()
-    tape, index = load_tape(list(source), SessionConfig(session_pool=tuple(sessions), metadata=metadata))
+    unmarked = SessionFilter(skip_marked=True)
+    tape, index = load_tape(
+        list(source), SessionConfig(session_pool=tuple(sessions), metadata=metadata, filter=unmarked)
+    )
     env, params, network = make_environment(config, tape)
     windows = all_windows(tape, config.max_markets, config.episode_length, config.decision_interval_ms)
     outcomes = evaluate(env, network, weights, params, windows, seeds=seeds)
@@ -118,14 +107,9 @@ def write_report(
         ("Fills", _fill_plot(outcomes), _FILL_NOTE),
         ("Returns per episode", _return_plot(outcomes), _RETURN_NOTE),
         ("How the agent learned", _learning_plot(records), _LEARNING_NOTE),
-        ("Data", _list(_data_facts(trained_on, evaluated_on)), ""),
-        ("Configuration", _list({name: _show(value) for name, value in settings.items()}), ""),
+        ("Data", fact_list(_data_facts(trained_on, evaluated_on)), ""),
+        ("Configuration", fact_list({name: _show(value) for name, value in settings.items()}), ""),
     ]
-    body = "".join(
-        f"<h2>{title}</h2>{content}" + (f'<p class="note">{note}</p>' if note else "")
-        for title, content, note in sections
-        if content
-    )
     synthetic = trained_on["synthetic"] or evaluated_on["synthetic"]
     banner = '<div class="synthetic">SYNTHETIC DATA</div>' if synthetic else ""
     if synthetic:
@@ -134,13 +118,8 @@ def write_report(
             f'<p class="note">The order books of {" and ".join(which)} come from a simulated exchange. Nothing here says '
             "how the agent would do on the real one.</p>"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>kalshi-jax report</title>'
-        f"<style>{STYLE}</style></head><body><h1>Trading report</h1>{banner}"
-        f'<p class="lead">{_verdict(outcomes)}</p>{body}</body></html>'
-    )
-    return path
+    body = f'{banner}<p class="lead">{_verdict(outcomes)}</p>{join_sections(sections)}'
+    return write_page(path, "kalshi-jax report", "Trading report", body)
 
 
 _VALUE_NOTE = (
@@ -227,7 +206,7 @@ def _verdict(outcomes: Sequence[Outcome]) -> str:
 def _value_plot(outcomes: Sequence[Outcome], seconds: float) -> str:
     figure = Figure(figsize=(10.5, 4.2), layout="constrained")
     for place, (title, shown) in enumerate((("all policies", outcomes), ("the agent alone", outcomes[:1])), start=1):
-        axis = _style(figure.add_subplot(1, 2, place), "portfolio value, $")
+        axis = style_axis(figure.add_subplot(1, 2, place), "portfolio value, $")
         for outcome in shown:
             steps = np.arange(len(outcome.value))
             low, middle, high = np.quantile(outcome.value, [0.1, 0.5, 0.9], axis=1)
@@ -238,26 +217,23 @@ def _value_plot(outcomes: Sequence[Outcome], seconds: float) -> str:
         axis.set_xlabel(f"step ({seconds:g} s)" if seconds else "step (one change of the book)")
         if len(shown) > 1:
             axis.legend(frameon=False, fontsize=8)
-    return _embed(figure, "portfolio value over time, by policy")
+    return embed(figure, "portfolio value over time, by policy")
 
 
 def _action_plot(outcomes: Sequence[Outcome], order_sizes: Sequence[int]) -> str:
-    names = ["HOLD"]
-    for size in order_sizes:
-        suffix = f" x{size}" if len(order_sizes) > 1 else ""
-        names += [action.name.replace("_", " ") + suffix for action in list(Action)[1:]]
-    figure, axis = _axes("share of decisions, %", height=3.4)
+    names = [name.replace("_", " ") for name in action_names(tuple(order_sizes))]
+    figure, axis = make_axes("share of decisions, %", height=3.4)
     width = 0.8 / len(outcomes)
     for i, outcome in enumerate(outcomes):
         share = 100 * outcome.actions / max(outcome.actions.sum(), 1)
         axis.bar(np.arange(len(names)) + i * width, share, width, color=COLORS[outcome.policy], label=outcome.policy)
     axis.set_xticks(np.arange(len(names)) + 0.4 - width / 2, names, rotation=35, ha="right", fontsize=9)
     axis.legend(frameon=False, fontsize=9)
-    return _embed(figure, "action frequencies, by policy")
+    return embed(figure, "action frequencies, by policy")
 
 
 def _fill_plot(outcomes: Sequence[Outcome]) -> str:
-    figure, axis = _axes("contracts per episode", height=2.8)
+    figure, axis = make_axes("contracts per episode", height=2.8)
     places = np.arange(len(outcomes))
     taker, maker = [o.taker for o in outcomes], [o.maker for o in outcomes]
     axis.bar(places, taker, 0.6, color="#33658a", label="taken from the book")
@@ -267,11 +243,11 @@ def _fill_plot(outcomes: Sequence[Outcome]) -> str:
         axis.annotate(f"{total:,.0f}", (place, total), ha="center", va="bottom", fontsize=9)
     axis.set_xticks(places, [o.policy for o in outcomes])
     axis.legend(frameon=False, fontsize=9)
-    return _embed(figure, "contracts filled per episode, by policy")
+    return embed(figure, "contracts filled per episode, by policy")
 
 
 def _return_plot(outcomes: Sequence[Outcome]) -> str:
-    figure, axis = _axes("return per episode, $", height=3.2)
+    figure, axis = make_axes("return per episode, $", height=3.2)
     values = [o.metrics["total_return"].ravel() for o in outcomes]
     parts = axis.boxplot(values, orientation="vertical", patch_artist=True, widths=0.5, showfliers=False)
     for box, outcome in zip(parts["boxes"], outcomes, strict=True):
@@ -286,7 +262,7 @@ def _return_plot(outcomes: Sequence[Outcome]) -> str:
     axis.set_yscale("symlog", linthresh=10, linscale=2)
     axis.yaxis.set_major_formatter(MONEY)
     axis.set_xticks(np.arange(len(outcomes)) + 1, [o.policy for o in outcomes])
-    return _embed(figure, "distribution of returns per episode, by policy")
+    return embed(figure, "distribution of returns per episode, by policy")
 
 
 def _learning_plot(records: Sequence[dict[str, Any]]) -> str:
@@ -294,7 +270,7 @@ def _learning_plot(records: Sequence[dict[str, Any]]) -> str:
     evaluations = [r for r in records if r["kind"] == "evaluation"]
     if not updates or not evaluations:
         return ""
-    figure, axis = _axes("return per episode, $", height=3.2)
+    figure, axis = make_axes("return per episode, $", height=3.2)
     steps = [r["steps"] / 1e6 for r in evaluations]
     mean, low, high = ([r["metrics"]["total_return"][x] for r in evaluations] for x in ("mean", "low", "high"))
     axis.plot(steps, mean, marker="o", ms=4, color=COLORS["agent"], label="evaluation, mean and 95% interval")
@@ -307,7 +283,7 @@ def _learning_plot(records: Sequence[dict[str, Any]]) -> str:
     second.set_ylim(bottom=0)
     second.spines[["top"]].set_visible(False)
     axis.legend(frameon=False, fontsize=9, loc="lower right")
-    return _embed(figure, "learning curve")
+    return embed(figure, "learning curve")
 
 
 def _data_facts(trained_on: dict[str, Any], evaluated_on: dict[str, Any]) -> dict[str, str]:
@@ -321,30 +297,7 @@ def _data_facts(trained_on: dict[str, Any], evaluated_on: dict[str, Any]) -> dic
     return {"trained on": describe(trained_on), "evaluated on": describe(evaluated_on), "overlap": seen}
 
 
-def _list(facts: dict[str, str]) -> str:
-    return "<dl>" + "".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd>" for k, v in facts.items()) + "</dl>"
-
-
 def _show(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_show(item)}" for name, item in value.items() if item) or "none"
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-
-
-def _axes(label: str, height: float = 4.0) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(10.5, height), layout="constrained")  # not pyplot: it keeps global state
-    return figure, _style(figure.add_subplot(), label)
-
-
-def _style(axis: Any, label: str) -> Any:
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.grid(axis="y", color="#e4e8ef")
-    axis.set_axisbelow(True)
-    axis.set_ylabel(label)
-    axis.yaxis.set_major_formatter(MONEY)
-    return axis
-
-
-def _embed(figure: Figure, description: str) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img alt="{html.escape(description)}" src="data:image/png;base64,{data}">'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ import orbax.checkpoint as ocp
 from agents.networks import ActorCritic
 from agents.ppo import HyperParameters, Layout, Learner
 from kalshi_jax import EnvParams, MarketAgnosticKalshiEnv, Tape
+from loaders import SessionFilter
 from loaders.postgres import redact
 
 
@@ -31,6 +32,7 @@ class TrainConfig:
     """Recordings to train on: paths, globs in quotes, a postgresql:// URL or a store."""
     sessions: tuple[str, ...] = ()
     """Sessions of the source to train on, by id; all of them by default."""
+    filter: SessionFilter = field(default_factory=lambda: SessionFilter(skip_marked=True))
     metadata: str | None = None
     """A JSON file of the markets' close times, results and fees; without it holdings end at their last mark."""
     out: Path | None = None
@@ -269,12 +271,16 @@ def load_run(path: Path) -> tuple[TrainConfig, dict[str, Any]]:
     saved = json.loads(file.read_text())
     settings = saved["settings"]
     settings |= {name: tuple(settings[name]) for name in ("source", "sessions", "order_sizes")}
-    return TrainConfig(**settings | {"out": path}), saved["data"]
+    conditions: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in settings.get("filter", {}).items()
+    }
+    return TrainConfig(**settings | {"filter": SessionFilter(**conditions), "out": path}), saved["data"]
 
 
 def settings_of(config: TrainConfig) -> dict[str, Any]:
     """Say what a run does, apart from where it lies; passwords of URLs are left out."""
     settings = {f.name: getattr(config, f.name) for f in fields(TrainConfig) if f.name not in ("out", "resume")}
+    settings["filter"] = asdict(config.filter)
     return settings | {"source": [redact(part) if "://" in part else part for part in config.source]}
 
 

@@ -36,6 +36,7 @@ from agents.runs import (
     settings_of,
 )
 from kalshi_jax import EnvParams
+from kalshi_jax.actions import action_names
 from loaders import SessionConfig, load_tape
 
 
@@ -86,7 +87,8 @@ def train(config: TrainConfig, console: Console | None = None) -> RunResult:
     if config.resume and not folder.config_file.exists():
         raise FileNotFoundError(f"{folder.path} has no config.json: there is no run to resume; leave out --resume")
     console.print(f"Loading {', '.join(settings_of(config)['source'])}")
-    tape, index = load_tape(list(config.source), SessionConfig(session_pool=config.sessions, metadata=config.metadata))
+    chosen = SessionConfig(session_pool=config.sessions, metadata=config.metadata, filter=config.filter)
+    tape, index = load_tape(list(config.source), chosen)
     data = describe_data(tape, index)
     console.print(f"{data['sessions']} sessions, {data['markets']} markets, {data['changes']:,} changes of the book")
     env, params, network = make_environment(config, tape)
@@ -140,7 +142,7 @@ def fit(
         while done < config.updates:
             clock = time.perf_counter()
             learner, metrics = compiled(learner, hyper, params)
-            figures = {name: float(x) for name, x in jax.device_get(metrics).items()}
+            figures = {name: np.asarray(x).tolist() for name, x in jax.device_get(metrics).items()}
             elapsed = time.perf_counter() - clock
             spent += elapsed
             done += 1
@@ -192,7 +194,7 @@ class _Journal:
     def __init__(self, folder: RunFolder, console: Console, config: TrainConfig, done: int) -> None:
         self._file = folder.metrics_file.open("a")
         self._board = SummaryWriter(str(folder.path / "tensorboard"), purge_step=done + 1)
-        self._console = console
+        self._console, self._actions = console, action_names(config.order_sizes)
         self._progress = Progress(
             TextColumn("update {task.completed}/{task.total}"),
             BarColumn(),
@@ -211,11 +213,14 @@ class _Journal:
         self._file.close()
         self._board.close()
 
-    def update(self, update: int, steps: int, speed: float, figures: dict[str, float]) -> None:
+    def update(self, update: int, steps: int, speed: float, figures: dict[str, Any]) -> None:
         """Record one update."""
         self._write({"kind": "update", "update": update, "steps": steps, "steps_per_second": speed, **figures})
         for name, value in figures.items():
-            self._board.add_scalar(f"train/{name}", value, update)
+            if name != "actions":
+                self._board.add_scalar(f"train/{name}", value, update)
+        for name, share in zip(self._actions, figures["actions"], strict=True):
+            self._board.add_scalar(f"actions/{name}", share, update)
         self._board.add_scalar("train/steps_per_second", speed, update)
         line = f"{speed:,.0f} steps/s  reward {figures['reward']:+.5f}  entropy {figures['entropy']:.2f}"
         if "episode_return" in figures:
@@ -238,7 +243,7 @@ class _Journal:
         self._file.flush()
 
 
-def _check(figures: dict[str, float], update: int) -> None:
+def _check(figures: dict[str, Any], update: int) -> None:
     """Stop the run where its figures stopped being meaningful, and say what failed first."""
     names = ("observation", "reward", "value", "gradient", "weights")
     broken = [name for name in names if figures.pop(f"finite_{name}") < 1]

@@ -54,6 +54,12 @@ def num_actions(order_sizes: tuple[int, ...]) -> int:
     return 1 + PRIMITIVES * len(order_sizes)
 
 
+def action_names(order_sizes: tuple[int, ...]) -> tuple[str, ...]:
+    """Name the actions of one order slot, as `BUY_YES_NOW`, or `BUY_YES_NOW_20` where there are several sizes."""
+    suffixes = [f"_{size}" if len(order_sizes) > 1 else "" for size in order_sizes]
+    return (Action.HOLD.name, *(action.name + suffix for suffix in suffixes for action in list(Action)[1:]))
+
+
 def decode(action: jax.Array, order_sizes: tuple[int, ...], used: jax.Array) -> Intent:
     """Turn action numbers into intents.
 

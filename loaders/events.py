@@ -98,3 +98,8 @@ class Report:
     crossed_after: int = 0  # rows that are crossed after all their changes
     read_again: int = 0  # times a database session was begun anew because the server had gone away
     dropped: dict[str, int] = field(default_factory=dict)  # reason -> rows left out
+
+    @property
+    def repaired(self) -> int:
+        """Times, levels and snapshots that were repaired."""
+        return self.times_repaired + self.levels_repaired + self.snapshots_repaired

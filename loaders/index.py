@@ -5,23 +5,28 @@ Tickers, times of day and quality live here, on the host; the device never sees 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
-from kalshi_jax.tape import CENT, DOLLAR, END_OF_TIME, NO, NO_RESULT, OPEN, YES, Tape
+from kalshi_jax.tape import CENT, END_OF_TIME, NO, NO_RESULT, OPEN, YES, Tape
+from loaders.curriculum import Stage, stage_of
 from loaders.events import DataError, Events, MarketFacts, Report
+from loaders.quality import Quality, marks_of, quality_of
 from loaders.replay import Replay
+from loaders.statistics import MarketStatistics, SessionStatistics, measure
 
 
 @dataclass
 class MarketInfo:
-    """How a market on the tape ends and what it charges."""
+    """How a market on the tape ends, what it charges and how its book behaved."""
 
     close_ms: int | None  # scheduled, epoch ms; None: not known
     result: int  # what a YES pays at the last row, 0.01 cent; or VOID, NO_RESULT, OPEN
     fees: tuple[int, int, int, int]  # taker rate and flat part, maker rate and flat part, as in `Tape.market_fee`
+    statistics: MarketStatistics
 
 
 @dataclass
@@ -35,11 +40,11 @@ class SessionInfo:
     markets: list[MarketInfo]  # the same markets
     unused_tickers: list[str]  # of markets that never showed a book
     rows: int
-    median_spread_cents: float | None  # over rows with bids on both sides
-    status: str
-    environment: str
+    status: str  # active, closed, error; empty where the source does not say
+    environment: str  # local, production, paper, test; empty where the source does not say
     synthetic: bool
     report: Report
+    statistics: SessionStatistics
 
     @property
     def deltas(self) -> int:
@@ -51,13 +56,48 @@ class SessionInfo:
         """Markets that close within the recording with a known result."""
         return sum(market.result not in (OPEN, NO_RESULT) for market in self.markets)
 
+    @property
+    def seconds(self) -> float:
+        """From its first change to its last."""
+        return (self.ended_at_ms - self.started_at_ms) / 1000
+
+    @property
+    def quality(self) -> Quality:
+        """How far it can be trusted and what it is worth."""
+        return quality_of(self.report, self.statistics, self.seconds)
+
+    @property
+    def marks(self) -> dict[str, str]:
+        """What sets it apart (empty, no book, test, synthetic), with the reason."""
+        return marks_of(self.deltas, len(self.tickers), self.environment, self.synthetic)
+
+    @property
+    def stage(self) -> Stage:
+        """The stage of the curriculum that it belongs to."""
+        return stage_of(self.statistics, len(self.tickers))
+
+    def narrow(self, tickers: Sequence[str]) -> SessionInfo:
+        """Give the session with these of its markets alone; its times, report and statistics stay those of the whole.
+
+        Raises:
+            DataError: it has no such market, or none is named.
+        """
+        unknown = [ticker for ticker in tickers if ticker not in self.tickers]
+        if unknown or not tickers:
+            said = ", ".join(unknown) or "named"
+            raise DataError(f"session {self.session_id}: no market {said}: expected some of {', '.join(self.tickers)}")
+        kept = [i for i, ticker in enumerate(self.tickers) if ticker in tickers]
+        markets = [self.markets[i] for i in kept]
+        rows = sum(market.statistics.rows for market in markets)
+        return replace(self, tickers=[self.tickers[i] for i in kept], markets=markets, rows=rows)
+
     def summary(self) -> dict[str, str | int | float | bool | None]:
         """Give its row of the catalogue."""
         report = self.report
         return {
             "session_id": self.session_id,
             "started_at_ms": self.started_at_ms,
-            "duration_s": (self.ended_at_ms - self.started_at_ms) / 1000,
+            "duration_s": self.seconds,
             "markets": len(self.tickers),
             "closed": sum(market.result != OPEN for market in self.markets),
             "settled": self.settled,
@@ -69,9 +109,13 @@ class SessionInfo:
             "negative_sizes": report.negative_sizes,
             "crossed_inside": report.crossed_inside,
             "crossed_after": report.crossed_after,
-            "repaired": report.times_repaired + report.levels_repaired + report.snapshots_repaired,
+            "repaired": report.repaired,
             "dropped": sum(report.dropped.values()),
-            "median_spread_cents": self.median_spread_cents,
+            "activity": self.statistics.activity,
+            "spread_cents": self.statistics.spread_cents,
+            "volatility": self.statistics.volatility,
+            "quality": self.quality.score,
+            "stage": self.stage.name.lower(),
             "status": self.status,
             "environment": self.environment,
             "synthetic": self.synthetic,
@@ -85,7 +129,7 @@ class TapeIndex:
     sessions: list[SessionInfo]  # session i of the tape
     tickers: list[str]  # of market m of the tape
     session_of_market: np.ndarray  # i32[n_markets]
-    skipped: list[SessionInfo] = field(default_factory=list)  # sessions left out: none of their markets showed a book
+    skipped: list[SessionInfo] = field(default_factory=list)  # left out: they show no book, or are marked and unwanted
 
     @property
     def summary(self) -> list[dict[str, str | int | float | bool | None]]:
@@ -155,8 +199,8 @@ def describe(events: Events, replayed: Replay) -> SessionInfo:
         crossed_inside=replayed.crossed_inside,
         crossed_after=replayed.crossed_after,
     )
-    times, best = replayed.time_ms, replayed.best.astype(np.int32)
-    quoted = (best > 0).all(axis=0)
+    times = replayed.time_ms
+    statistics, of_markets = measure(replayed)
     used = set(replayed.markets.tolist())
     last_ms = times[replayed.first_row[1:] - 1].tolist()
     return SessionInfo(
@@ -165,22 +209,29 @@ def describe(events: Events, replayed: Replay) -> SessionInfo:
         ended_at_ms=int(times.max()) if times.size else 0,
         tickers=[events.tickers[m] for m in sorted(used)],
         markets=[
-            _describe_market(events.facts.get(events.tickers[m], MarketFacts()), ends, last)
-            for m, ends, last in zip(replayed.markets.tolist(), replayed.ends.tolist(), last_ms, strict=True)
+            _describe_market(events.facts.get(events.tickers[m], MarketFacts()), ends, last, measured)
+            for m, ends, last, measured in zip(
+                replayed.markets.tolist(), replayed.ends.tolist(), last_ms, of_markets, strict=True
+            )
         ],
         unused_tickers=[ticker for m, ticker in enumerate(events.tickers) if m not in used],
         rows=len(times),
-        median_spread_cents=float(np.median(DOLLAR - best[:, quoted].sum(axis=0)) / CENT) if quoted.any() else None,
         status=events.status,
         environment=events.environment,
         synthetic=events.synthetic,
         report=report,
+        statistics=statistics,
     )
 
 
-def _describe_market(facts: MarketFacts, ends: bool, last_ms: int) -> MarketInfo:
+def series_of(ticker: str) -> str:
+    """Name a market's series: its ticker up to the first "-"."""
+    return ticker.partition("-")[0]
+
+
+def _describe_market(facts: MarketFacts, ends: bool, last_ms: int, statistics: MarketStatistics) -> MarketInfo:
     """Say how a market ends: one whose book is no longer known before its close has not closed."""
     closed = ends and (facts.close_ms is None or facts.close_ms <= last_ms)
     result = NO_RESULT if facts.result is None else facts.result
     fees = (facts.taker_rate, facts.taker_flat, facts.maker_rate, facts.maker_flat)
-    return MarketInfo(facts.close_ms, result if closed else OPEN, fees)
+    return MarketInfo(facts.close_ms, result if closed else OPEN, fees, statistics)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kalshi_jax.tape import Tape
+from loaders.catalogue import SessionFilter
 from loaders.closes import close_markets
 from loaders.events import DataError, Events
 from loaders.index import SessionInfo, TapeIndex, describe
@@ -33,12 +34,18 @@ class SessionConfig:
     temporal_features: bool = True
     skip_bad_rows: bool = False  # leave out and count broken lines of a recording instead of refusing the file
     metadata: str | Path | None = None  # a file of close times, results and fees: see `read_metadata`
+    filter: SessionFilter = field(default_factory=SessionFilter)  # and of those, sessions that meet these conditions
 
     @property
     def session_ids(self) -> tuple[str, ...]:
         """The sessions asked for by either field; empty: all."""
         chosen = self.session_pool if self.session_id is None else (self.session_id,)
         return tuple(map(str, chosen))
+
+    @property
+    def wanted(self) -> SessionFilter:
+        """The conditions that sessions must meet; those asked for by id are not skipped for being marked."""
+        return replace(self.filter, skip_marked=False) if self.session_ids else self.filter
 
 
 def load_tape(
@@ -78,21 +85,30 @@ class SessionDataLoader:
             )
         if store is None:
             sessions, total = self._events()
-            return build_tape(self._with_facts(sessions), self.progress, total)
+            return build_tape(self._with_facts(sessions), self.progress, total, self.config.wanted)
         tape, index = read_store(store)
-        return select_sessions(tape, index, self.config.session_ids) if self.config.session_ids else (tape, index)
+        passes = {info.session_id: self.config.wanted.passes(info) for info in index.sessions}
+        if all(passes.values()) and not self.config.session_ids:
+            return tape, index
+        known = (info.session_id for info in [*index.sessions, *index.skipped])
+        asked = self.config.session_ids or tuple(known)
+        chosen = [name for name in asked if passes.get(name, True)]
+        if len(chosen) < len(asked) and not any(passes.get(name) for name in chosen):
+            raise DataError(f"nothing to load: no session of {store} meets {self.config.wanted}")
+        return select_sessions(tape, index, chosen)
 
     def catalogue(self) -> list[SessionInfo]:
         """List the chosen sessions, with what was found in each, without building their tape."""
         store = self._store()
         if store is not None:
             index = read_store(store)[1]
-            wanted = self.config.session_ids
-            return [s for s in [*index.sessions, *index.skipped] if not wanted or s.session_id in wanted]
+            ids = self.config.session_ids
+            known = (info for info in [*index.sessions, *index.skipped] if not ids or info.session_id in ids)
+            return list(filter(self.config.wanted.passes, known))
         sessions, total = self._events()
-        infos = []
+        infos: list[SessionInfo] = []
         for done, events in enumerate(map(close_markets, self._with_facts(sessions)), start=1):
-            infos.append(describe(events, replay(events)))
+            infos += filter(self.config.wanted.passes, [describe(events, replay(events))])
             if self.progress:
                 self.progress(done, total, events.session_id)
         return infos
@@ -113,9 +129,13 @@ class SessionDataLoader:
         """Open the source: events session by session, and their number (0: unknown)."""
         source, wanted = self.source, self.config.session_ids
         if isinstance(source, str) and source.startswith(POSTGRES):
-            from loaders.postgres import read_postgres
+            from loaders.postgres import list_sessions, read_postgres
 
-            return read_postgres(source, wanted or None), len(wanted)
+            if not self.config.wanted.rules_out_unread:
+                return read_postgres(source, wanted or None), len(wanted)
+            may_pass = {str(row.session_id): self.config.wanted.may_pass(row) for row in list_sessions(source)}
+            chosen = [name for name in wanted or may_pass if may_pass.get(name, True)]
+            return read_postgres(source, chosen), len(chosen)
         if isinstance(source, str) and source.startswith(SYNTHETIC):
             from loaders.exchange_sim import synthetic_events
 

@@ -19,9 +19,10 @@ import orjson
 from kalshi_jax.tape import Tape
 from loaders.events import DataError, Report
 from loaders.index import MarketInfo, SessionInfo, TapeIndex
+from loaders.statistics import MarketStatistics, SessionStatistics
 from loaders.tapes import to_device
 
-FORMAT, VERSION = "kalshi-jax tape", 4
+FORMAT, VERSION = "kalshi-jax tape", 5
 MANIFEST, INDEX = "manifest.json", "index.json"
 
 
@@ -112,9 +113,17 @@ def _index_to_json(index: TapeIndex) -> dict[str, list]:
 
 
 def _index_from_json(data: dict[str, list], market_session: np.ndarray) -> TapeIndex:
+    def market(values: dict) -> MarketInfo:
+        statistics = MarketStatistics(**values["statistics"])
+        return MarketInfo(**{**values, "fees": tuple(values["fees"]), "statistics": statistics})
+
     def session(values: dict) -> SessionInfo:
-        markets = [MarketInfo(**{**market, "fees": tuple(market["fees"])}) for market in values["markets"]]
-        return SessionInfo(**{**values, "report": Report(**values["report"]), "markets": markets})
+        parts = {
+            "report": Report(**values["report"]),
+            "markets": [market(m) for m in values["markets"]],
+            "statistics": SessionStatistics.from_json(values["statistics"]),
+        }
+        return SessionInfo(**{**values, **parts})
 
     sessions, skipped = ([session(values) for values in data[name]] for name in ("sessions", "skipped"))
     return TapeIndex(sessions, [ticker for session in sessions for ticker in session.tickers], market_session, skipped)

@@ -6,7 +6,7 @@ Arrays are allocated once, at padded sizes, and each session is written into its
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 
 import jax
@@ -16,6 +16,7 @@ from numpy.typing import DTypeLike
 from kalshi_jax.features import rhythm_of, row_features
 from kalshi_jax.queues import queue_stops
 from kalshi_jax.tape import CENT, DOLLAR, END_OF_TIME, NO, SCAN, YES, Tape
+from loaders.catalogue import SessionFilter
 from loaders.closes import close_markets
 from loaders.events import HUNDREDTHS, DataError, Events
 from loaders.index import SessionInfo, TapeIndex, describe
@@ -28,23 +29,25 @@ ALIGNMENT = 64  # bytes: XLA's own
 Progress = Callable[[int, int, str], None]  # sessions done, sessions in all (0: unknown), the last one's id
 
 
-def build_tape(sessions: Iterable[Events], progress: Progress | None = None, total: int = 0) -> tuple[Tape, TapeIndex]:
+def build_tape(
+    sessions: Iterable[Events],
+    progress: Progress | None = None,
+    total: int = 0,
+    wanted: SessionFilter = SessionFilter(),  # noqa: B008 - it is frozen
+) -> tuple[Tape, TapeIndex]:
     """Build the tape of some sessions.
 
     Args:
         sessions: their events; each session's are freed once replayed.
         progress: told after each session.
         total: number of sessions, for progress; 0: unknown.
+        wanted: conditions; sessions that do not meet them are left out, and those skipped for their marks are listed so.
 
     Raises:
-        DataError: no session has a market with a book, two sessions have one id, a session is too long or a size too large.
+        DataError: no session has a market with a book and is wanted, two sessions have one id, a session is too long or a
+            size too large.
     """
-    infos, skipped, replays = _replay_sessions(sessions, progress, total)
-    if not replays:
-        found = (
-            ", ".join(f"{info.session_id} (dropped {info.report.dropped})" for info in skipped) or "no session at all"
-        )
-        raise DataError(f"nothing to load: expected a session with a market that shows a book; found {found}")
+    infos, skipped, replays = _replay_sessions(sessions, progress, total, wanted)
     rows = np.cumsum([1, *(len(r.time_ms) for r, _ in replays)])
     entries = np.cumsum([1, *(len(r.entries.level) + _levels(r) for r, _ in replays)])
     arrays = _empty_arrays(int(rows[-1]), int(entries[-1]))
@@ -58,9 +61,10 @@ def build_tape(sessions: Iterable[Events], progress: Progress | None = None, tot
 
 
 def _replay_sessions(
-    sessions: Iterable[Events], progress: Progress | None, total: int
+    sessions: Iterable[Events], progress: Progress | None, total: int, wanted: SessionFilter
 ) -> tuple[list[SessionInfo], list[SessionInfo], list[tuple[Replay, np.ndarray]]]:
     """Replay sessions: those of the tape, those skipped, and of the first their replay and what prints explain of its entries."""
+    unwanted = 0
     infos: list[SessionInfo] = []
     skipped: list[SessionInfo] = []
     replays: list[tuple[Replay, np.ndarray]] = []
@@ -71,7 +75,9 @@ def _replay_sessions(
         info = describe(events, replayed)
         if info.session_id in {other.session_id for other in [*infos, *skipped]}:
             raise DataError(f"session {info.session_id} occurs twice in the source: give each session once")
-        if info.tickers:
+        if not wanted.meets(info):
+            unwanted += 1
+        elif info.tickers and not wanted.skips(info):
             infos.append(info)
             replays.append((replayed, traded))
         else:
@@ -79,6 +85,11 @@ def _replay_sessions(
         if progress:
             progress(done, total, info.session_id)
         del recorded, events, replayed, traded  # not to be kept while the next session is read
+    if not replays:
+        found = [f"{i.session_id} ({', '.join(i.marks)}; dropped {i.report.dropped or 'nothing'})" for i in skipped]
+        found += [f"{unwanted} that do not meet {wanted}"] * bool(unwanted)
+        said = ", ".join(found) or "no session at all" + (f" that meets {wanted}" if wanted != SessionFilter() else "")
+        raise DataError(f"nothing to load: expected a session with a market that shows a book; found {said}")
     return infos, skipped, replays
 
 
@@ -93,21 +104,51 @@ def select_sessions(tape: Tape, index: TapeIndex, session_ids: Iterable[str]) ->
     unknown = [name for name in wanted if name not in known]
     if unknown:
         raise DataError(f"no session {', '.join(unknown)} on this tape: expected one of {', '.join(known)}")
-    chosen = [known[name] for name in wanted if known[name] < len(index.sessions)]
-    if not chosen:
-        raise DataError(f"nothing to load: session {', '.join(wanted)} has no market that shows a book; choose others")
+    infos = [index.sessions[known[name]] for name in wanted if known[name] < len(index.sessions)]
+    skipped = [info for info in index.skipped if info.session_id in wanted]
+    if not infos:
+        left = [f"{info.session_id} is not on this tape ({', '.join(info.marks)})" for info in skipped]
+        raise DataError(f"nothing to load: session {', '.join(left)}; choose others")
+    return _select(tape, index, infos, skipped)
+
+
+def select_markets(tape: Tape, index: TapeIndex, chosen: Mapping[str, Sequence[str]]) -> tuple[Tape, TapeIndex]:
+    """Make a tape of some markets of a tape: of a part of a split, say, whose sessions hold markets of other parts too.
+
+    Times still count from the start of the whole session, and statistics are of all its markets; what the session's rhythm
+    is (a feature) follows from the chosen ones alone.
+
+    Args:
+        tape, index: to choose from.
+        chosen: tickers by session id.
+
+    Raises:
+        DataError: the tape has no such session or no such market of it, or nothing is chosen.
+    """
+    sessions = {info.session_id: info for info in index.sessions}
+    infos = []
+    for name, tickers in chosen.items():
+        if name not in sessions:
+            raise DataError(f"no session {name} on this tape: expected one of {', '.join(sessions)}")
+        infos.append(sessions[name].narrow(tickers))
+    if not infos:
+        raise DataError("nothing to load: no market is chosen; name at least one")
+    return _select(tape, index, infos, [])
+
+
+def _select(
+    tape: Tape, index: TapeIndex, infos: list[SessionInfo], skipped: list[SessionInfo]
+) -> tuple[Tape, TapeIndex]:
+    """Make a tape of the markets of `infos`, sessions of the tape with all or some of their tickers."""
     host = {field.name: np.asarray(getattr(tape, field.name)) for field in fields(tape) if field.name != "bisections"}
-    markets = [host["session_first_market"][i] + np.arange(host["session_markets"][i]) for i in chosen]
-    track_start, track_length = host["track"][:, 0], host["track"][:, 1]
-    begins = [int(track_start[m[0]]) for m in markets]
-    counts = [int(track_length[m].sum()) for m in markets]
-    spans = []  # of entries, each with its last sentinel
-    for begin, count in zip(begins, counts, strict=True):
-        at = np.flatnonzero((host["entry_row"] >= begin) & (host["entry_row"] < begin + count))
-        spans.append(slice(int(at[0]), int(at[-1]) + 2) if at.size else slice(0, 0))
-    arrays = _empty_arrays(1 + sum(counts), 1 + sum(span.stop - span.start for span in spans))
-    row, entry = 1, 1
-    for begin, count, span in zip(begins, counts, spans, strict=True):
+    ids = [index.sessions[session].session_id for session in index.session_of_market]
+    number = {place: market for market, place in enumerate(zip(ids, index.tickers, strict=True))}
+    markets = np.array([number[info.session_id, ticker] for info in infos for ticker in info.tickers])
+    begins, lengths = (host["track"][markets, column].astype(np.int64) for column in (0, 1))
+    spans = _entry_spans(host, markets)
+    arrays = _empty_arrays(1 + int(lengths.sum()), 1 + sum(span.stop - span.start for span in spans))
+    row, entry, trades = 1, 1, []
+    for begin, count, span in zip(begins.tolist(), lengths.tolist(), spans, strict=True):
         source, target = slice(begin, begin + count), slice(row, row + count)
         for name in ("time_ms", "price", "size", "mark"):
             arrays[name][target] = host[name][source]
@@ -120,17 +161,21 @@ def select_sessions(tape: Tape, index: TapeIndex, session_ids: Iterable[str]) ->
         arrays["entry_row"][entry : entry + size] = np.where(moved < END_OF_TIME, moved - begin + row, END_OF_TIME)
         for name in ("entry_size", "entry_traded"):
             arrays[name][entry : entry + size] = host[name][span]
+        trades.append(_trades_of(host, begin, count, row))
         row, entry = row + count, entry + size
-    infos = [index.sessions[i] for i in chosen]
-    skipped = [info for info in index.skipped if info.session_id in wanted]
-    chosen_markets = np.concatenate(markets)
-    lengths = track_length[chosen_markets].astype(np.int64)
-    moved_to = 1 + np.cumsum(lengths) - lengths
-    trades = [
-        _trades_of(host, int(track_start[market]), int(length), int(row))
-        for market, length, row in zip(chosen_markets, lengths, moved_to, strict=True)
-    ]
     return _finish(arrays, infos, skipped, lengths, np.concatenate(trades))
+
+
+def _entry_spans(tape: dict[str, np.ndarray], markets: np.ndarray) -> list[slice]:
+    """Find where the entries of some markets (i64[n]) lie, each with its last sentinel; a market's lie together."""
+    count = len(tape["market_session"])
+    changes = np.flatnonzero(tape["entry_row"] < END_OF_TIME)  # market by market, as the tape has them
+    owner = np.searchsorted(tape["track"][:count, 0], tape["entry_row"][changes], side="right") - 1
+    first, stop = (np.searchsorted(owner, markets, side=side) for side in ("left", "right"))
+    return [
+        slice(int(changes[a]), int(changes[b - 1]) + 2) if a < b else slice(0, 0)
+        for a, b in zip(first, stop, strict=True)
+    ]
 
 
 def to_device(arrays: dict[str, np.ndarray], bisections: int) -> Tape:

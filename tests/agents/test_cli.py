@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from agents.cli import main
-from agents.commands import parse_time
+from tests.loaders.exchange_frames import START, delta, snapshot, write
 
 SOURCE = "synthetic:sessions=2,markets=2,seconds=120"
 SMALL = [
@@ -68,6 +68,79 @@ def test_sessions_are_listed(call):
     assert f"2 sessions, {sum(s['report']['deltas'] for s in sessions):,} deltas" in table
 
 
+@pytest.fixture
+def folder(tmp_path):
+    """Recordings: a busy one, one with a book that never changes, and an empty one."""
+    moving = [delta("A", 2 + n, "yes", 30, 1, START + 1000 * n) for n in range(9)]
+    write(tmp_path / "busy.jsonl", [snapshot("A", 1, [(40, 5)], [(58, 7)]), *moving])
+    write(tmp_path / "still.jsonl", [snapshot("B", 1, [(40, 5)], [(56, 7)], START + 86_400_000)])
+    write(tmp_path / "nothing.jsonl", [])
+    return tmp_path
+
+
+def test_sessions_are_filtered_sorted_and_marked(call, folder):
+    def names(*arguments):
+        return [session["session_id"] for session in json.loads(call("sessions", folder, *arguments, "--json"))]
+
+    assert names() == ["nothing", "busy", "still"]
+    assert names("--sort", "quality") == ["busy", "still", "nothing"]
+    assert names("--sort", "session", "--reverse") == ["still", "nothing", "busy"]
+    assert names("--skip-marked") == ["busy"]
+    assert names("--least-changes", "1", "--most-spread", "2", "--status", "unknown") == ["busy"]
+    assert names("--since", "2023-11-15", "--until", "2023-11-17") == ["still"]
+    assert names("--environment", "production", "paper") == []
+    (busy, still) = json.loads(call("sessions", folder, "--least-markets", "1", "--json"))
+    assert set(busy["quality"]) == {"score", "completeness", "consistency", "coverage", "activity", "duration"}
+    assert busy["statistics"]["spread_cents"] == 2
+    assert (busy["stage"], busy["marks"]) == ("stable", {})
+    assert still["marks"] == {"empty": "no change of a book was recorded"}
+    table = call("sessions", folder)
+    assert "3 sessions, 9 deltas" in table
+    assert "empty: no change of a book was recorded (2 of the sessions)" in table
+    assert "0 sessions, 0 deltas" in call("sessions", folder, "--least-changes", "1000")
+
+
+def test_the_page_of_sessions_needs_nothing_else(call, folder, tmp_path):
+    out = tmp_path / "pages" / "sessions.html"
+    assert f"Page: {out}" in call("sessions", folder, "--page", out)
+    page = out.read_text()
+    assert page.count("data:image/png;base64,") == 3
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    text = re.sub(r'base64,[^"]*', "", page)
+    assert "nan" not in text.lower()
+    assert "SYNTHETIC" not in text
+    assert [text.count(name) for name in ("<td>busy", "<td>still", "<td>nothing")] == [1, 1, 1]
+    assert "2 are marked and of no use for training" in text
+    call("sessions", folder, "--least-changes", "1000", "--page", out)  # nothing to draw
+    assert "<b>0</b> sessions" in out.read_text()
+    call("sessions", SOURCE, "--page", out)
+    assert "SYNTHETIC DATA" in out.read_text()
+
+
+def test_reading_shows_a_bar_on_a_terminal_but_not_beside_json(capsys, monkeypatch, folder):
+    main(["sessions", str(folder)])
+    assert capsys.readouterr().err == "", "no terminal, no bar"
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes this for a terminal
+    main(["sessions", str(folder)])
+    assert "Reading" in capsys.readouterr().err
+    main(["sessions", str(folder), "--json"])
+    assert capsys.readouterr().err == ""
+
+
+def test_a_store_is_built_of_the_sessions_that_pass(call, folder, tmp_path):
+    def built(*arguments):
+        return json.loads(call("build", folder, "--out", tmp_path / "store", "--json", *arguments))["session_ids"]
+
+    assert built() == ["busy"], "marked sessions are left out"
+    listed = json.loads(call("sessions", tmp_path / "store", "--json"))
+    assert {session["session_id"]: list(session["marks"]) for session in listed} == {
+        "busy": [],
+        "still": ["empty"],
+        "nothing": ["empty", "no book"],
+    }
+    assert built("--no-skip-marked") == ["busy", "still"]
+
+
 def test_a_store_is_built_and_read_and_shows_the_same_book(call, tmp_path):
     built = json.loads(call("build", SOURCE, "--out", tmp_path / "store", "--json"))
     assert (built["sessions"], built["markets"], built["synthetic"]) == (2, 4, True)
@@ -88,6 +161,7 @@ def test_a_store_is_built_and_read_and_shows_the_same_book(call, tmp_path):
 def test_an_agent_is_trained_evaluated_and_reported(call, trained):
     settings = json.loads((trained / "config.json").read_text())["settings"]
     assert (settings["total_steps"], settings["source"]) == (100, [SOURCE])
+    assert (settings["filter"]["skip_marked"], settings["filter"]["least_changes"]) == (True, 0)
     result = json.loads(call("evaluate", trained, SOURCE, "--seeds", "2", "--json"))
     assert set(result["policies"]) == {"agent", "greedy agent", "random", "hold", "always take"}
     assert result["policies"]["hold"]["total_return"] == {"mean": 0, "low": 0, "high": 0}
@@ -110,7 +184,7 @@ def test_a_run_goes_on_after_its_end_if_it_is_made_longer(call, trained):
 def test_errors_are_one_line_and_exit_code_2(failure, trained, tmp_path):
     assert "nothing.jsonl" in failure("sessions", tmp_path / "nothing.jsonl")
     assert "no SOURCE" in failure("train")
-    assert "no such market" in failure("book", SOURCE, "--market", "NOPE", "--at", 5)
+    assert "no such market" in failure("book", SOURCE, "--market", "NOPE", "--at", START)
     assert "2026-05-13T14:30:00" in failure("book", SOURCE, "--market", "X", "--at", "teatime")
     assert "not a run" in failure("evaluate", tmp_path, SOURCE)
     assert "--resume" in failure("train", SOURCE, "--out", trained)
@@ -124,6 +198,12 @@ def test_errors_are_one_line_and_exit_code_2(failure, trained, tmp_path):
     [
         (["train", SOURCE, "--num-envs", "10"], "multiple of minibatches"),
         (["demo", "--sessions", "1"], "needs at least 2"),
+        (["sessions", SOURCE, "--status", "open"], "active"),
+        (["sessions", SOURCE, "--sort", "size"], "volatility"),
+        (["sessions", SOURCE, "--since", "tomorrow"], "expected 2026-05-13"),
+        (["sessions", SOURCE, "--since", "2026-05-14", "--until", "2026-05-13"], "not before"),
+        (["sessions", SOURCE, "--least-changes", "-1"], "0 or more"),
+        (["build", SOURCE, "--out", "x", "--least-quality", "7"], "0 to 1"),
     ],
 )
 def test_settings_that_do_not_fit_are_explained(arguments, reason, capsys):
@@ -142,12 +222,6 @@ def test_every_command_has_help(command, capsys):
     assert "usage: kalshi-jax" in text
     if command:
         assert "--json" in text
-
-
-def test_moments_are_read_in_utc():
-    assert parse_time("1778682600000") == 1778682600000
-    assert parse_time("2026-05-13T14:30:00") == 1778682600000
-    assert parse_time("2026-05-13T16:30:00+02:00") == 1778682600000
 
 
 @pytest.mark.slow

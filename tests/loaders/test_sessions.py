@@ -55,7 +55,7 @@ def test_a_store_is_a_source_of_all_or_some_of_its_sessions(folder):
         assert (stored[1].summary, stored[1].tickers) == (built[1].summary, built[1].tickers)
     with pytest.raises(DataError, match="no session thu on this tape: expected one of mon, tue, wed, nothing"):
         load_tape(folder / "store", SessionConfig(session_id="thu"))
-    with pytest.raises(DataError, match="session nothing has no market that shows a book"):
+    with pytest.raises(DataError, match=r"session nothing is not on this tape \(empty, no book\)"):
         load_tape(folder / "store", SessionConfig(session_id="nothing"))
     chosen = SessionDataLoader(folder / "store", SessionConfig(session_id="tue")).catalogue()
     assert [info.session_id for info in chosen] == ["tue"]
@@ -76,7 +76,7 @@ def test_the_catalogue_says_what_loading_says(folder):
     assert seen[3:] == seen[:3]
     row = catalogue[1].summary()
     assert (row["session_id"], row["started_at_ms"], row["duration_s"]) == ("tue", START + 86_400_000, 0.5)
-    assert (row["markets"], row["deltas"], row["rows"], row["dropped"], row["median_spread_cents"]) == (2, 1, 3, 0, 1.5)
+    assert (row["markets"], row["deltas"], row["rows"], row["dropped"], row["spread_cents"]) == (2, 1, 3, 0, 2.0)
 
 
 def test_crossed_books_are_counted_inside_and_after_a_timestamp(tmp_path):

@@ -91,7 +91,7 @@ def test_a_damaged_file_is_an_error_that_names_it(built, tmp_path, name):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 0}, "version 0: expected kalshi-jax tape version 4"),
+        ({"version": 0}, "version 0: expected kalshi-jax tape version 5"),
         ({"format": "zarr"}, "zarr"),
         ({"crc32": 7}, "unreadable"),
     ],

@@ -18,7 +18,7 @@ from loaders.events import Events, Kind, Report, Trades
 from loaders.exchange_sim import synthetic_events
 from loaders.recordings import read_recording
 from loaders.replay import replay, top_entries
-from loaders.tapes import select_sessions
+from loaders.tapes import select_markets, select_sessions
 
 
 def make_events(changes, name="s", markets=3):
@@ -108,6 +108,37 @@ def test_sessions_with_trades_selected_from_a_tape_equal_a_tape_built_of_them():
     apart = {events.session_id: events for events in synthetic_events(source)}
     built, _ = build_tape([apart[name] for name in chosen])
     jax.tree.map(np.testing.assert_array_equal, select_sessions(whole, index, chosen)[0], built)
+
+
+def test_markets_selected_from_a_tape_equal_a_tape_built_of_them():
+    """The simulated markets of a session all begin with it, so that times count from the same start."""
+    source = "synthetic:sessions=3,markets=4,seconds=60,seed=3"
+    whole, index = load_tape(source)
+    chosen = {index.sessions[2].session_id: ["SIM3-3-2", "SIM0-3-2"], index.sessions[0].session_id: ["SIM2-3-0"]}
+    selected, narrowed = select_markets(whole, index, chosen)
+    apart = {events.session_id: events for events in synthetic_events(source)}
+    built, fewer = build_tape([keep_markets(apart[name], tickers) for name, tickers in chosen.items()])
+    jax.tree.map(np.testing.assert_array_equal, selected, built)
+    assert narrowed.tickers == fewer.tickers == ["SIM0-3-2", "SIM3-3-2", "SIM2-3-0"], "in the tape's order"
+    for one, other in zip(narrowed.sessions, fewer.sessions, strict=True):
+        assert (one.markets, one.rows, one.started_at_ms) == (other.markets, other.rows, other.started_at_ms)
+    with pytest.raises(DataError, match="no session mon on this tape: expected one of"):
+        select_markets(whole, index, {"mon": ["SIM0-3-0"]})
+    with pytest.raises(DataError, match="no market SIM0-3-0: expected some of SIM0-3-2, SIM1"):
+        select_markets(whole, index, {index.sessions[2].session_id: ["SIM0-3-0"]})
+    with pytest.raises(DataError, match="no market is chosen"):
+        select_markets(whole, index, {})
+
+
+def keep_markets(events, tickers):
+    """The events of some markets of a session."""
+    numbers = [number for number, ticker in enumerate(events.tickers) if ticker in tickers]
+    for columns in (events, events.trades):
+        kept = np.isin(columns.market, numbers)
+        for name, column in vars(columns).items():
+            if isinstance(column, np.ndarray):
+                setattr(columns, name, column[kept])
+    return events
 
 
 @settings(max_examples=20, deadline=None)
