@@ -173,18 +173,26 @@ class Train(TrainConfig):
 
     def run(self) -> None:
         """Run the command."""
-        result = train(self, Console(stderr=True))
+        results = train(self, Console(stderr=True))
         if self.json:
-            _print_json(asdict(result) | {"improvement": result.improvement()})
+            each = [asdict(result) | {"improvement": result.improvement()} for result in results]
+            _print_json(each[0] if self.seeds == 1 else each)
             return
-        print(
-            f"{result.run}: {result.updates} updates, {result.steps:,} steps, {result.steps_per_second:,.0f} steps/s "
-            f"({result.train_seconds:.0f} s of updates, {result.compile_seconds:.0f} s of compiling)\n"
-            f"Return per episode on the training data: {dollars(result.first_evaluation['total_return']['mean'])} untrained, "
-            f"{dollars(result.last_evaluation['total_return']['mean'])} now"
-        )
-        if not result.finished:
-            print(f"Stopped early: go on with the same command and --out {result.run} --resume")
+        for result in results:
+            best = result.best_validation
+            print(
+                f"{result.run}: {result.updates} updates, {result.steps:,} steps, {result.steps_per_second:,.0f} steps/s "
+                f"({result.train_seconds:.0f} s of updates, {result.compile_seconds:.0f} s of compiling)\n"
+                f"Return per episode on the training data: {dollars(result.first_evaluation['total_return']['mean'])} "
+                f"untrained, {dollars(result.last_evaluation['total_return']['mean'])} now"
+                + (
+                    f"; {dollars(best['metrics']['total_return']['mean'])} on markets held out, at its best"
+                    if best
+                    else ""
+                )
+            )
+        if not results[0].finished:
+            print(f"Stopped early: go on with the same command and --out {self.out or results[0].run} --resume")
 
 
 @dataclass(frozen=True)

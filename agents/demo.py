@@ -79,7 +79,7 @@ def run_demo(config: DemoConfig, console: Console) -> dict[str, Any]:
             evaluate_every=20,
             seed=config.seed,
         )
-        result = train(settings, console)
+        (result,) = train(settings, console)
 
         stage(4, f"Judging it on sessions that it has not seen ({', '.join(ids[-held_out:])}), beside other policies.")
         outcomes, page = evaluate_run(out, [url], sessions=tuple(ids[-held_out:]))

@@ -140,16 +140,20 @@ def init_learner(env: Any, network: ActorCritic, layout: Layout, key: jax.Array,
     )
 
 
-def learner_sharding(mesh: Mesh) -> Any:
-    """Say how the parts of a `Learner` lie on devices: environments are divided among them, the rest is on each."""
-    whole, divided = NamedSharding(mesh, P()), NamedSharding(mesh, P(ENVS))
+def learner_sharding(mesh: Mesh, *before: None) -> Any:
+    """Say how the parts of a `Learner` lie on devices: environments are divided among them, the rest is on each.
+
+    With `before`, one None for each axis that comes before those of a learner.
+    """
+    whole, divided = NamedSharding(mesh, P()), NamedSharding(mesh, P(*before, ENVS))
     parts: list[Any] = [whole, whole, divided, divided, divided, divided, whole, whole, whole]
     return Learner(*parts)
 
 
-def make_update(
-    env: Any, network: ActorCritic, layout: Layout, mesh: Mesh
-) -> Callable[[Learner, HyperParameters, Any], tuple[Learner, Metrics]]:
+Update = Callable[[Learner, HyperParameters, Any], tuple[Learner, Metrics]]
+
+
+def make_update(env: Any, network: ActorCritic, layout: Layout, mesh: Mesh) -> Update:
     """Build the training step: one rollout of T steps in E environments, then epochs of minibatch updates.
 
     Every device of the mesh (one axis, ENVS) plays its part of the environments and shuffles minibatches among them; only
@@ -159,6 +163,30 @@ def make_update(
     the rollout: far cheaper than a second look at every step. One is enough where episodes are no shorter than the
     rollout, `1 + (T - 1) // shortest` in general; the metric `lost_truncations` tells of any that found no place.
     """
+    update = _update_of_part(env, network, layout, mesh)
+    specs = jax.tree.map(lambda sharding: sharding.spec, learner_sharding(mesh))
+    return jax.shard_map(update, mesh=mesh, in_specs=(specs, P(), P()), out_specs=(specs, P()), check_vma=False)
+
+
+def make_updates(env: Any, network: ActorCritic, layout: Layout, mesh: Mesh) -> Update:
+    """Build the training step of several learners, stacked along a first axis S; so are their metrics.
+
+    A CPU takes one after the other, for it is busy with one; other devices take all at once.
+    """
+    update = _update_of_part(env, network, layout, mesh)
+    specs = jax.tree.map(lambda sharding: sharding.spec, learner_sharding(mesh, None))
+
+    def together(learners: Learner, hyper: HyperParameters, env_params: Any) -> tuple[Learner, Metrics]:
+        def one(learner: Learner) -> tuple[Learner, Metrics]:
+            return update(learner, hyper, env_params)
+
+        return jax.lax.map(one, learners) if jax.default_backend() == "cpu" else jax.vmap(one)(learners)
+
+    return jax.shard_map(together, mesh=mesh, in_specs=(specs, P(), P()), out_specs=(specs, P()), check_vma=False)
+
+
+def _update_of_part(env: Any, network: ActorCritic, layout: Layout, mesh: Mesh) -> Update:
+    """Build what one device does in a training step."""
     if layout.num_envs % (mesh.size * layout.minibatches):
         raise ValueError(
             f"num_envs {layout.num_envs} must be a multiple of minibatches {layout.minibatches} x {mesh.size} devices"
@@ -181,8 +209,7 @@ def make_update(
         figures = jax.lax.pmean(losses | _summarise(rollout, target, part, env.num_actions), ENVS)
         return replace(learner, key=key, updates=learner.updates + 1), figures
 
-    specs = jax.tree.map(lambda sharding: sharding.spec, learner_sharding(mesh))
-    return jax.shard_map(update, mesh=mesh, in_specs=(specs, P(), P()), out_specs=(specs, P()), check_vma=False)
+    return update
 
 
 def collect(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import zlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +18,7 @@ import orbax.checkpoint as ocp
 from agents.networks import ActorCritic
 from agents.ppo import HyperParameters, Layout, Learner
 from kalshi_jax import EnvParams, MarketAgnosticKalshiEnv, Tape
-from loaders import SessionFilter
+from loaders import SessionFilter, Split
 from loaders.postgres import redact
 
 
@@ -44,6 +46,17 @@ class TrainConfig:
     --total-steps, which may be more, and the source, which may have moved."""
     seed: int = 0
     """Of everything random; the same seed gives the same run."""
+    seeds: int = 1
+    """Agents to train side by side in one program, with --seed and the seeds after it; each gets a folder inside the run's."""
+    split: Literal["none", "time", "series", "both"] = "none"
+    """Hold markets out for validation and for a test that nobody sees: later ones, whole series, or later ones of other series.
+    Of the checkpoints the one that earns most in validation is kept as the best."""
+    validation_share: float = 0.15
+    """Of the changes, held out for validation."""
+    test_share: float = 0.15
+    """Of the changes, held out for the test."""
+    curriculum: bool = False
+    """Draw from calm sessions of one market first, from moderate ones of several markets then, and from all in the end."""
 
     max_markets: int = 1
     """Markets traded at once."""
@@ -132,6 +145,7 @@ class TrainConfig:
             "evaluate_every",
             "checkpoint_every",
             "keep_checkpoints",
+            "seeds",
             "width",
             "episode_length",
         ):
@@ -146,6 +160,11 @@ class TrainConfig:
         return Layout(self.num_envs, self.rollout_length, self.epochs, self.minibatches)
 
     @property
+    def seeds_used(self) -> tuple[int, ...]:
+        """The seed of each agent."""
+        return tuple(range(self.seed, self.seed + self.seeds))
+
+    @property
     def updates(self) -> int:
         """Updates of the whole run."""
         return math.ceil(self.total_steps / self.layout.steps)
@@ -157,7 +176,11 @@ class RunFolder:
 
     path: Path
     keep: int = 3
-    _manager: Any = field(default=None, repr=False)
+    _managers: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def of_seeds(self, seeds: Sequence[int]) -> list[RunFolder]:
+        """Give the folders, inside this one, of the agents of a run of several seeds."""
+        return [RunFolder(self.path / f"seed-{seed}", self.keep) for seed in seeds]
 
     @property
     def config_file(self) -> Path:
@@ -166,46 +189,74 @@ class RunFolder:
 
     @property
     def metrics_file(self) -> Path:
-        """One JSON object a line: `kind` is "update" or "evaluation"."""
+        """One JSON object a line: `kind` is "update", "evaluation", "validation" or "warning"."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def split_file(self) -> Path:
+        """Which markets were held out, where some were: a `loaders.Split`."""
+        return self.path / "split.json"
 
     def checkpoints(self) -> Any:
         """The Orbax manager of the run's checkpoints."""
-        if self._manager is None:
-            options = ocp.CheckpointManagerOptions(max_to_keep=self.keep, cleanup_tmp_directories=True)
-            self._manager = ocp.CheckpointManager((self.path / "checkpoints").absolute(), options=options)
-        return self._manager
+        return self._manager("checkpoints", self.keep)
+
+    def best(self) -> Any:
+        """The Orbax manager of the checkpoint that earned most in validation."""
+        return self._manager("best", 1)
+
+    def _manager(self, name: str, keep: int) -> Any:
+        if name not in self._managers:
+            options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
+            self._managers[name] = ocp.CheckpointManager((self.path / name).absolute(), options=options)
+        return self._managers[name]
 
     def save(self, learner: Learner) -> None:
-        """Write a checkpoint and wait for it: the next update reuses the learner's memory."""
+        """Write a checkpoint, unless it is there, and wait for it: the next update reuses the learner's memory."""
+        if self.checkpoints().latest_step() == int(learner.updates):
+            return
         rest = replace(learner, weights=None)
         items = ocp.args.Composite(weights=ocp.args.StandardSave(learner.weights), rest=ocp.args.StandardSave(rest))
         self.checkpoints().save(int(learner.updates), args=items)
         self.checkpoints().wait_until_finished()
 
-    def restore(self, template: Learner) -> Learner:
-        """Read the newest checkpoint into the shapes of `template`, a learner or its shapes."""
+    def save_best(self, learner: Learner) -> None:
+        """Keep a learner's weights as the best ones."""
+        items = ocp.args.Composite(weights=ocp.args.StandardSave(learner.weights))
+        self.best().save(int(learner.updates), args=items, force=True)
+        self.best().wait_until_finished()
+
+    def restore(self, template: Learner, update: int) -> Learner:
+        """Read the checkpoint after an update into the shapes of `template`, a learner or its shapes."""
         rest = replace(template, weights=None)
         items = ocp.args.Composite(
             weights=ocp.args.StandardRestore(template.weights), rest=ocp.args.StandardRestore(rest)
         )
-        restored = self.checkpoints().restore(self._newest(), args=items)
+        restored = self.checkpoints().restore(update, args=items)
         return replace(restored["rest"], weights=restored["weights"])
 
-    def restore_weights(self) -> Any:
-        """Read the newest checkpoint's network weights."""
-        items = ocp.args.Composite(weights=ocp.args.StandardRestore())
-        return self.checkpoints().restore(self._newest(), args=items)["weights"]
-
-    def _newest(self) -> int:
-        newest = self.checkpoints().latest_step()
-        if newest is None:
+    def restore_weights(self, newest: bool = False) -> Any:
+        """Read the network weights of the best checkpoint, or of the newest one, where none was validated or it is asked for."""
+        there = (self.path / "best").is_dir() and self.best().latest_step() is not None
+        manager = self.best() if there and not newest else self.checkpoints()
+        if manager.latest_step() is None:
             raise FileNotFoundError(f"{self.path} has no checkpoint: train first, or name another run")
-        return newest
+        items = ocp.args.Composite(weights=ocp.args.StandardRestore())
+        return manager.restore(manager.latest_step(), args=items)["weights"]
 
     def records(self) -> list[dict[str, Any]]:
         """Read the metrics, oldest first."""
         return [json.loads(line) for line in self.metrics_file.read_text().splitlines()]
+
+    def best_record(self) -> dict[str, Any] | None:
+        """Find the validation that earned most, the first of equals; None if there is none."""
+        judged = [r for r in self.records() if r["kind"] == "validation"] if self.metrics_file.exists() else []
+        return max(judged, key=lambda r: r["metrics"]["total_return"]["mean"], default=None)
+
+    def best_return(self) -> float:
+        """Give the mean return of that validation, $."""
+        record = self.best_record()
+        return -math.inf if record is None else record["metrics"]["total_return"]["mean"]
 
     def forget_after(self, update: int) -> None:
         """Drop metrics of updates that a resumed run will do again, and a line that a kill cut short."""
@@ -260,6 +311,7 @@ def describe_data(tape: Tape, index: Any) -> dict[str, Any]:
         "markets": tape.num_markets,
         "changes": int(rows.sum()),
         "synthetic": any(session.synthetic for session in index.sessions),
+        "fingerprint": f"{zlib.crc32(np.asarray(tape.size).data, zlib.crc32(np.asarray(tape.time_ms).data)):08x}",
     }
 
 
@@ -284,7 +336,7 @@ def settings_of(config: TrainConfig) -> dict[str, Any]:
     return settings | {"source": [redact(part) if "://" in part else part for part in config.source]}
 
 
-def remember_settings(folder: RunFolder, config: TrainConfig, data: dict[str, Any]) -> None:
+def remember_settings(folder: RunFolder, config: TrainConfig, data: dict[str, Any], split: Split | None = None) -> None:
     """Write the configuration, or check it against the one the run began with."""
     settings = settings_of(config)
     if not config.resume:
@@ -292,6 +344,8 @@ def remember_settings(folder: RunFolder, config: TrainConfig, data: dict[str, An
         versions = {"jax": jax.__version__, "device": jax.devices()[0].device_kind}
         content = {"settings": settings, "data": data, "versions": versions}
         folder.config_file.write_text(json.dumps(content, indent=2) + "\n")
+        if split is not None:
+            folder.split_file.write_text(json.dumps(asdict(split)) + "\n")
         return
     before = json.loads(folder.config_file.read_text())
     now = json.loads(json.dumps({"settings": settings, "data": data}))

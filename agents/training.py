@@ -1,31 +1,32 @@
-"""A training run: a folder with its configuration, metrics and checkpoints, and the loop that fills it.
+"""A training run: the loop that fills its folder with metrics and checkpoints.
 
 A run that was stopped, by Ctrl-C or by force, goes on from its last checkpoint and ends with the same bits as one that
-was never stopped.
+was never stopped. Several agents with seeds of their own may train side by side in one program, several devices share the
+parallel episodes, and so do several processes (`jax.distributed`), of which the first one writes.
 """
 
 from __future__ import annotations
 
-import json
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from tensorboardX import SummaryWriter
 
-from agents.evaluation import Windows, all_windows, dollars, evaluate
+from agents.evaluation import Windows, all_windows, evaluate
+from agents.journal import Journal, check_figures, progress_bar
 from agents.networks import ActorCritic
-from agents.ppo import ENVS, Layout, Learner, init_learner, learner_sharding, make_update
+from agents.ppo import ENVS, Layout, Learner, init_learner, learner_sharding, make_updates
 from agents.runs import (
     RunFolder,
     TrainConfig,
@@ -35,14 +36,14 @@ from agents.runs import (
     remember_settings,
     settings_of,
 )
-from kalshi_jax import EnvParams
-from kalshi_jax.actions import action_names
-from loaders import SessionConfig, load_tape
+from kalshi_jax import EnvParams, Tape
+from kalshi_jax.params import cumulative_weights, default_weights
+from loaders import SessionConfig, TapeIndex, load_tape, select_markets, session_weights, split_sessions, stage_at
 
 
 @dataclass
 class RunResult:
-    """What a run has done, in this call and in all."""
+    """What the run of one agent has done, in this call and in all."""
 
     run: Path
     updates: int  # done, of the whole run
@@ -50,13 +51,27 @@ class RunResult:
     finished: bool  # False where Ctrl-C stopped it
     compile_seconds: float
     train_seconds: float  # of this call, in updates only
-    steps_per_second: float  # of this call
+    steps_per_second: float  # of this call, of all agents together
     first_evaluation: dict[str, Any]  # metric -> mean, low, high, of the untrained agent
     last_evaluation: dict[str, Any]
+    best_validation: (
+        dict[str, Any] | None
+    )  # record of the evaluation whose checkpoint is kept as the best; None: no split
 
     def improvement(self) -> float:
         """Gain in mean return per episode over the run's own first evaluation, $."""
         return self.last_evaluation["total_return"]["mean"] - self.first_evaluation["total_return"]["mean"]
+
+
+@dataclass
+class Arena:
+    """Where agents are judged: parameters with a tape, and the windows that are played on it."""
+
+    params: EnvParams
+    windows: Windows
+
+
+Weights = Callable[[float], jax.Array]  # progress of the run, 0 to 1 -> `EnvParams.market_weights`
 
 
 def shortest_episode(params: EnvParams) -> int:
@@ -72,33 +87,61 @@ def shortest_episode(params: EnvParams) -> int:
     return max(1, int(min(steps.min(), params.episode_length)) - 1)
 
 
-def train(config: TrainConfig, console: Console | None = None) -> RunResult:
-    """Train an agent as configured and leave everything in the run folder.
+def train(config: TrainConfig, console: Console | None = None) -> list[RunResult]:
+    """Train agents as configured, one for each seed, and leave everything in the run folder (of several: in folders inside it).
 
     Raises:
         ValueError: a setting does not fit, or `resume` finds a run with other settings or other data.
         FileExistsError: the folder holds a run and `resume` is off.
         FloatingPointError: a figure stopped being finite; the message says which and where.
     """
+    writes = jax.process_index() == 0
     console = console or Console(stderr=True)
+    console = console if writes else Console(quiet=True)
     folder = RunFolder(config.out or Path("runs") / time.strftime("%Y%m%d-%H%M%S"), config.keep_checkpoints)
-    if folder.config_file.exists() and not config.resume:
+    if writes and folder.config_file.exists() and not config.resume:
         raise FileExistsError(f"{folder.path} holds a run: go on with it by --resume, or choose another --out")
     if config.resume and not folder.config_file.exists():
         raise FileNotFoundError(f"{folder.path} has no config.json: there is no run to resume; leave out --resume")
     console.print(f"Loading {', '.join(settings_of(config)['source'])}")
     chosen = SessionConfig(session_pool=config.sessions, metadata=config.metadata, filter=config.filter)
     tape, index = load_tape(list(config.source), chosen)
-    data = describe_data(tape, index)
+    data, split, held_out = describe_data(tape, index), None, None
     console.print(f"{data['sessions']} sessions, {data['markets']} markets, {data['changes']:,} changes of the book")
+    if config.split != "none":
+        split = split_sessions(index, config.split, validation=config.validation_share, test=config.test_share)
+        held_out = select_markets(tape, index, split.validation)
+        tape, index = select_markets(tape, index, split.train)
+        sizes = {name: sum(map(len, markets.values())) for name, markets in split.parts.items()}
+        console.print(f"Split by {config.split}: markets to {', '.join(f'{k} {v}' for k, v in sizes.items())}")
     env, params, network = make_environment(config, tape)
-    remember_settings(folder, config, data)
+    folders = folder.of_seeds(config.seeds_used) if config.seeds > 1 else [folder]
+    if writes:
+        remember_settings(folder, config, data, split)
+        for seed, part in zip(config.seeds_used, folders, strict=True) if config.seeds > 1 else ():
+            remember_settings(part, replace(config, seed=seed, seeds=1, out=part.path), data, split)
     slots = 1 + (config.rollout_length - 1) // shortest_episode(params)
     layout = replace(config.layout, final_slots=slots)
-    windows = all_windows(
-        tape, config.max_markets, config.episode_length, config.decision_interval_ms, config.evaluation_windows
-    )
-    return fit(env, network, params, config, layout, folder, windows, console)
+
+    def arena(tape: Tape, params: EnvParams) -> Arena:
+        sizes = (config.max_markets, config.episode_length, config.decision_interval_ms, config.evaluation_windows)
+        return Arena(params, all_windows(tape, *sizes))
+
+    validation = arena(held_out[0], make_environment(config, held_out[0])[1]) if held_out else None
+    weights = curriculum(config, tape, index) if config.curriculum else None
+    return fit(env, network, params, config, layout, folders, arena(tape, params).windows, console, validation, weights)
+
+
+def curriculum(config: TrainConfig, tape: Tape, index: TapeIndex) -> Weights:
+    """Make the weights of a tape's markets at each stage of the curriculum: see `loaders.curriculum`."""
+    usual = default_weights(tape, event_clock=config.decision_interval_ms == 0)
+    stages = [session.stage for session in index.sessions]
+
+    def weights(progress: float) -> jax.Array:
+        of_sessions = session_weights(stages, stage_at(progress))
+        return cumulative_weights(tape, usual * of_sessions[index.session_of_market])
+
+    return weights
 
 
 def fit(
@@ -107,66 +150,163 @@ def fit(
     params: Any,
     config: TrainConfig,
     layout: Layout,
-    folder: RunFolder,
+    folders: Sequence[RunFolder],
     windows: Windows,
     console: Console,
-) -> RunResult:
-    """Train in a folder whose configuration is written: the loop, its checkpoints, its metrics."""
-    started = time.perf_counter()
+    validation: Arena | None = None,
+    weights: Weights | None = None,
+) -> list[RunResult]:
+    """Train one agent for each folder, whose configuration is written: the loop, its checkpoints, its metrics.
+
+    Args:
+        env: the environment.
+        network: of the agents.
+        params: of the environment, with the tape.
+        config: the settings.
+        layout: sizes of the training step.
+        folders: of the agents, by seed from `config.seed` on.
+        windows: of the tape on which progress is told.
+        console: for people.
+        validation: markets held out, if any: the best checkpoint is that which earned most on them.
+        weights: which markets open episodes as the run goes on; None: always those of `params`.
+    """
+    started, writes = time.perf_counter(), jax.process_index() == 0
     mesh = _choose_devices(config)
     everywhere = NamedSharding(mesh, PartitionSpec())
-    one_copy, params = params, jax.device_put(params, everywhere)
+    arenas = {"evaluation": Arena(params, windows)} | ({"validation": validation} if validation else {})
+    params = jax.device_put(params, everywhere)
     hyper = jax.device_put(hyper_parameters(config), everywhere)
-    begin = jax.jit(partial(init_learner, env, network, layout), out_shardings=learner_sharding(mesh))
-    resumed = config.resume and folder.checkpoints().latest_step() is not None
-    key = jax.random.key(config.seed)
-    learner = folder.restore(_template(begin, key, params, mesh)) if resumed else begin(key, params)
-    done = int(learner.updates)
-    folder.forget_after(done if resumed else -1)
-    update = jax.jit(make_update(env, network, layout, mesh), donate_argnums=0)
+    learners, resumed = _begin(env, network, layout, mesh, config, folders, params)
+    done = int(learners.updates[0])
+    if writes:
+        for folder in folders:
+            folder.forget_after(done if resumed else -1)
+    update = jax.jit(make_updates(env, network, layout, mesh), donate_argnums=0)
     # compiled ahead: arguments of another shape or type are an error, never a second compilation
-    compiled = update.lower(learner, hyper, params).compile()
+    compiled = update.lower(learners, hyper, params).compile()
     compile_seconds = time.perf_counter() - started
+    console.print(describe_network(learners.weights))
     console.print(f"Compiled in {compile_seconds:.1f} s" + (f"; resuming after update {done}" if resumed else ""))
 
-    spent, finished, before = 0.0, done >= config.updates, done
-    with _Journal(folder, console, config, done) as journal, _stop_requests() as stopping:
+    spent, finished, before, all_steps = 0.0, done >= config.updates, done, len(folders) * layout.steps
+    names = [f" of seed {seed}" for seed in config.seeds_used] if len(folders) > 1 else [""]
+    best = [folder.best_return() for folder in folders]
+    with ExitStack() as stack:
+        journals = [
+            stack.enter_context(closing(Journal(folder, config, done, console, name)))
+            for folder, name in zip(folders if writes else (), names, strict=False)
+        ]
+        bar, stopping = stack.enter_context(progress_bar(console)), stack.enter_context(_stop_requests())
+        task = bar.add_task("", total=config.updates, completed=done, figures="")
 
         def judge() -> None:
-            weights = jax.device_get(learner.weights)
-            outcome = evaluate(env, network, weights, one_copy, windows, policies=("agent",), seeds=1)[0]
-            journal.evaluation(done, done * layout.steps, outcome.summary())
+            for i, folder in enumerate(folders):
+                learner = jax.tree.map(lambda x, i=i: x[i], learners)
+                of_agent = jax.device_get(learner.weights)
+                for kind, arena in arenas.items():
+                    outcome = evaluate(env, network, of_agent, arena.params, arena.windows, ("agent",), seeds=1)[0]
+                    if writes:
+                        journals[i].evaluation(kind, done, done * layout.steps, outcome.summary())
+                    earned = outcome.summary()["total_return"]["mean"]
+                    if kind == "validation" and earned > best[i]:
+                        best[i] = earned
+                        folder.save(learner)  # first, so that a resumed run never is behind the best one
+                        folder.save_best(learner)
 
-        if done == 0:
+        if done == 0 and not resumed:
             judge()
         while done < config.updates:
             clock = time.perf_counter()
-            learner, metrics = compiled(learner, hyper, params)
-            figures = {name: np.asarray(x).tolist() for name, x in jax.device_get(metrics).items()}
+            if weights:
+                drawn = jax.device_put(weights(done / config.updates), everywhere)
+                params = replace(params, market_weights=drawn)
+            learners, metrics = compiled(learners, hyper, params)
+            figures = {name: np.asarray(x) for name, x in jax.device_get(metrics).items()}
             elapsed = time.perf_counter() - clock
             spent += elapsed
             done += 1
-            _check(figures, done)
-            journal.update(done, done * layout.steps, layout.steps / elapsed, figures)
-            finished = done == config.updates
+            for i in range(len(folders)):
+                one = {name: x[i].tolist() for name, x in figures.items()}
+                check_figures(one, done)
+                if writes:
+                    journals[i].update(done, done * layout.steps, all_steps / elapsed, one)
+            line = (
+                f"{all_steps / elapsed:,.0f} steps/s  reward {figures['reward'].mean():+.5f}  "
+                f"entropy {figures['entropy'].mean():.2f}"
+            )
+            bar.update(task, completed=done, figures=line)
+            finished, stop = done == config.updates, stopping()
             if finished or done % config.evaluate_every == 0:
                 judge()
-            if finished or stopping() or done % config.checkpoint_every == 0:
-                folder.save(learner)
-            if stopping():
+            if finished or stop or done % config.checkpoint_every == 0:
+                for i, folder in enumerate(folders):
+                    folder.save(jax.tree.map(lambda x, i=i: x[i], learners))
+            if stop:
                 break
-    evaluations = [record for record in folder.records() if record["kind"] == "evaluation"]
+    return [
+        _result(
+            folder,
+            updates=done,
+            steps=done * layout.steps,
+            finished=finished,
+            compile_seconds=compile_seconds,
+            train_seconds=spent,
+            steps_per_second=(done - before) * all_steps / spent if spent else 0.0,
+        )
+        for folder in folders
+    ]
+
+
+def _result(folder: RunFolder, **figures: Any) -> RunResult:
+    records = folder.records()
+    judged = [record["metrics"] for record in records if record["kind"] == "evaluation"]
     return RunResult(
         run=folder.path,
-        updates=done,
-        steps=done * layout.steps,
-        finished=finished,
-        compile_seconds=compile_seconds,
-        train_seconds=spent,
-        steps_per_second=(done - before) * layout.steps / spent if spent else 0.0,
-        first_evaluation=evaluations[0]["metrics"],
-        last_evaluation=evaluations[-1]["metrics"],
+        first_evaluation=judged[0],
+        last_evaluation=judged[-1],
+        best_validation=folder.best_record(),
+        **figures,
     )
+
+
+def _begin(
+    env: Any,
+    network: ActorCritic,
+    layout: Layout,
+    mesh: Mesh,
+    config: TrainConfig,
+    folders: Sequence[RunFolder],
+    params: Any,
+) -> tuple[Learner, bool]:
+    """Make or restore the learners, stacked along a first axis; and say whether they were restored."""
+    stacked = learner_sharding(mesh, None)
+    first = partial(init_learner, env, network, layout)
+
+    def all_of_them(keys: jax.Array, params: Any) -> Learner:
+        return jax.lax.map(lambda key: first(key, params), keys)
+
+    keys = jnp.stack([jax.random.key(seed) for seed in config.seeds_used])
+    if not config.resume or any(folder.checkpoints().latest_step() is None for folder in folders):
+        return jax.jit(all_of_them, out_shardings=stacked)(keys, params), False
+
+    def place(sharding: NamedSharding, part: Any) -> Any:
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), part)
+
+    template = jax.tree.map(place, learner_sharding(mesh), jax.eval_shape(first, keys[0], params))
+    newest = min(folder.checkpoints().latest_step() for folder in folders)  # killed while it saved: some are behind
+    restored = [folder.restore(template, newest) for folder in folders]
+    return jax.jit(lambda *x: jax.tree.map(lambda *y: jnp.stack(y), *x), out_shardings=stacked)(*restored), True
+
+
+def describe_network(weights: Any) -> str:
+    """Say how many parameters one agent has, layer by layer; `weights` are those of several, stacked."""
+    layers: dict[str, list[str]] = {}
+    count = 0
+    for path, leaf in jax.tree_util.tree_leaves_with_path(weights):
+        names = [str(getattr(part, "key", part)) for part in path]
+        layers.setdefault(names[1], []).append("x".join(map(str, leaf.shape[1:])))
+        count += leaf[0].size
+    return f"Network of {count:,} parameters: " + "; ".join(f"{name} {', '.join(x)}" for name, x in layers.items())
 
 
 def _choose_devices(config: TrainConfig) -> Mesh:
@@ -176,105 +316,36 @@ def _choose_devices(config: TrainConfig) -> Mesh:
         raise ValueError(f"devices is {config.devices}, but JAX has {len(available)}: ask for fewer, or 0 for all")
     parts = config.num_envs // config.minibatches
     most = next(count for count in range(len(available), 0, -1) if parts % count == 0)
+    if jax.process_count() > 1 and (config.devices or most) < len(available):
+        raise ValueError(
+            f"{jax.process_count()} processes have {len(available)} devices, which must all take part: num_envs "
+            f"{config.num_envs} must be a multiple of minibatches {config.minibatches} x {len(available)}, and --devices 0"
+        )
     return Mesh(np.array(available[: config.devices or most]), ENVS)
-
-
-def _template(begin: Any, key: jax.Array, params: Any, mesh: Mesh) -> Learner:
-    """Give the shapes of a learner and where its parts lie, for a checkpoint to be read into."""
-
-    def place(sharding: NamedSharding, part: Any) -> Any:
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), part)
-
-    return jax.tree.map(place, learner_sharding(mesh), jax.eval_shape(begin, key, params))
-
-
-class _Journal:
-    """Writes what happens to metrics.jsonl, TensorBoard and the terminal."""
-
-    def __init__(self, folder: RunFolder, console: Console, config: TrainConfig, done: int) -> None:
-        self._file = folder.metrics_file.open("a")
-        self._board = SummaryWriter(str(folder.path / "tensorboard"), purge_step=done + 1)
-        self._console, self._actions = console, action_names(config.order_sizes)
-        self._progress = Progress(
-            TextColumn("update {task.completed}/{task.total}"),
-            BarColumn(),
-            TextColumn("{task.fields[figures]}"),
-            TimeRemainingColumn(),
-            console=console,
-        )
-        self._task = self._progress.add_task("", total=config.updates, completed=done, figures="")
-
-    def __enter__(self) -> _Journal:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *reason: object) -> None:
-        self._progress.stop()
-        self._file.close()
-        self._board.close()
-
-    def update(self, update: int, steps: int, speed: float, figures: dict[str, Any]) -> None:
-        """Record one update."""
-        self._write({"kind": "update", "update": update, "steps": steps, "steps_per_second": speed, **figures})
-        for name, value in figures.items():
-            if name != "actions":
-                self._board.add_scalar(f"train/{name}", value, update)
-        for name, share in zip(self._actions, figures["actions"], strict=True):
-            self._board.add_scalar(f"actions/{name}", share, update)
-        self._board.add_scalar("train/steps_per_second", speed, update)
-        line = f"{speed:,.0f} steps/s  reward {figures['reward']:+.5f}  entropy {figures['entropy']:.2f}"
-        if "episode_return" in figures:
-            line += f"  return {figures['episode_return']:+.3f}"
-        self._progress.update(self._task, completed=update, figures=line)
-
-    def evaluation(self, update: int, steps: int, metrics: dict[str, dict[str, float]]) -> None:
-        """Record an evaluation."""
-        self._write({"kind": "evaluation", "update": update, "steps": steps, "metrics": metrics})
-        for name, value in metrics.items():
-            self._board.add_scalar(f"evaluation/{name}", value["mean"], update)
-        mean, low, high = (dollars(metrics["total_return"][x]) for x in ("mean", "low", "high"))
-        self._console.print(
-            f"Evaluation after {steps:,} steps: return per episode {mean} (95% {low} to {high}), "
-            f"{metrics['trades_per_step']['mean']:.3f} trades per step"
-        )
-
-    def _write(self, record: dict[str, Any]) -> None:
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
-
-
-def _check(figures: dict[str, Any], update: int) -> None:
-    """Stop the run where its figures stopped being meaningful, and say what failed first."""
-    names = ("observation", "reward", "value", "gradient", "weights")
-    broken = [name for name in names if figures.pop(f"finite_{name}") < 1]
-    if broken:
-        raise FloatingPointError(
-            f"update {update}: not finite: {', '.join(broken)} (loss {figures['loss']}, gradient norm "
-            f"{figures['gradient_norm']}); the newest checkpoint is from before. If the observation or the reward is "
-            "in the list, the data or the environment is at fault; otherwise try a lower --learning-rate"
-        )
-    if figures.pop("lost_truncations"):
-        raise ValueError(f"update {update}: episodes were shorter than the rollout: choose a smaller --rollout-length")
-    for name in ("episode_return", "final_value"):
-        total = figures.pop(name)
-        if figures["episodes_per_env"]:
-            figures[name] = total / figures["episodes_per_env"]
 
 
 @contextmanager
 def _stop_requests() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C (or SIGTERM) into a question the loop asks between updates; a second one interrupts."""
+    """Turn the first Ctrl-C (or SIGTERM) into a question the loop asks between updates; a second one interrupts.
+
+    If any of several processes was asked to stop, all stop after the same update.
+    """
     asked: list[int] = []
 
     def ask(number: int, frame: object) -> None:
         asked.append(number)
         signal.signal(number, before[number])
 
+    def answer() -> bool:
+        if jax.process_count() == 1:
+            return bool(asked)
+        return bool(multihost_utils.process_allgather(np.array(bool(asked))).any())
+
     before: dict[int, Any] = {}
     for number in (int(signal.SIGINT), int(signal.SIGTERM)):
         before[number] = signal.signal(number, ask)
     try:
-        yield lambda: bool(asked)
+        yield answer
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

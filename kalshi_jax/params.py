@@ -89,9 +89,7 @@ def make_params(
     _require(start_offset >= 0, "start_offset", start_offset, "0 or more changes")
     if market_weights is None:
         market_weights = default_weights(tape, event_clock=decision_interval_ms == 0)
-    weights = np.asarray(market_weights, np.float64)
-    fits = weights.shape == (tape.num_markets,) and (weights >= 0).all() and 0 < weights.sum() < np.inf
-    _require(fits, "market_weights", weights, f"{tape.num_markets} numbers >= 0, not all 0")
+    cumulative = cumulative_weights(tape, market_weights)
     rates = [
         (taker_rate, MAX_RATE, 1),
         (taker_flat_cents, 100, 100),
@@ -106,14 +104,13 @@ def make_params(
     resting_pays = any(bool(np.any(fee)) for fee in maker)
     shaping = [risk_weight, timing_weight, discovery_weight]
     _require(bool(np.isfinite(shaping).all()), "reward weights", shaping, "finite numbers")
-    cumulative = np.cumsum(weights / weights.sum())
     if queue_model != "risk_averse":
         entries = (np.asarray(x) for x in (tape.entry_row, tape.entry_size, tape.entry_traded))
         tape = replace(tape, entry_stop=jnp.asarray(queue_stops(queue_model, *entries)))
     return EnvParams(
         tape=tape,
         fees=Fees(*taker, *(maker if resting_pays else (None, None))),
-        market_weights=jnp.asarray(cumulative / cumulative[-1], jnp.float32),
+        market_weights=cumulative,
         initial_cash=jnp.asarray(round(initial_cash * DOLLAR), jnp.int32),
         episode_length=jnp.asarray(episode_length, jnp.int32),
         decision_interval_ms=jnp.asarray(decision_interval_ms, jnp.int32),
@@ -140,6 +137,19 @@ def default_weights(tape: Tape, event_clock: bool) -> np.ndarray:
     last = np.maximum(start + rows - 1, NO_ROW)
     time_ms = np.asarray(tape.time_ms)
     return np.where(rows > 1, time_ms[last] - time_ms[start], 0).astype(np.float64)
+
+
+def cumulative_weights(tape: Tape, weights: np.ndarray) -> jax.Array:
+    """Make `EnvParams.market_weights` of weights of the markets: other weights, no other program.
+
+    Raises:
+        ValueError: not one number of 0 or more for each market, or all are 0.
+    """
+    weights = np.asarray(weights, np.float64)
+    fits = weights.shape == (tape.num_markets,) and (weights >= 0).all() and 0 < weights.sum() < np.inf
+    _require(fits, "market_weights", weights, f"{tape.num_markets} numbers >= 0, not all 0")
+    cumulative = np.cumsum(weights / weights.sum())
+    return jnp.asarray(cumulative / cumulative[-1], jnp.float32)
 
 
 def _per_market(value: float | np.ndarray, limit: int, scale: int, markets: int) -> jax.Array:

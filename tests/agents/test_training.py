@@ -41,7 +41,7 @@ def run(path, params=None, **changes):
     config = replace(CONFIG, out=path, **changes)
     path.mkdir(exist_ok=True)
     params = params or ToyParams(episode_length=10)
-    return fit(ENV, NETWORK, params, config, LAYOUT, RunFolder(path, config.keep_checkpoints), WINDOWS, QUIET)
+    return fit(ENV, NETWORK, params, config, LAYOUT, [RunFolder(path, config.keep_checkpoints)], WINDOWS, QUIET)[0]
 
 
 def learner_bits(path):
@@ -97,14 +97,14 @@ def test_a_run_leaves_its_metrics_checkpoints_and_evaluations(whole):
 
 
 def test_ctrl_c_leaves_a_checkpoint_and_the_run_goes_on_to_the_same_bits(whole, tmp_path, monkeypatch):
-    check = training._check
+    check = training.check_figures
 
     def interrupt(figures, update):
         if update == 3:
             os.kill(os.getpid(), signal.SIGINT)
         check(figures, update)
 
-    monkeypatch.setattr(training, "_check", interrupt)
+    monkeypatch.setattr(training, "check_figures", interrupt)
     stopped = run(tmp_path / "run")
     assert (stopped.finished, stopped.updates) == (False, 3)
     monkeypatch.undo()
@@ -114,14 +114,14 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_run_goes_on_to_the_same_bits(whole, 
 
 
 def test_a_crash_loses_no_more_than_the_updates_since_the_last_checkpoint(whole, tmp_path, monkeypatch):
-    check = training._check
+    check = training.check_figures
 
     def crash(figures, update):
         if update == 6:
             raise RuntimeError("power cut")
         check(figures, update)
 
-    monkeypatch.setattr(training, "_check", crash)
+    monkeypatch.setattr(training, "check_figures", crash)
     with pytest.raises(RuntimeError, match="power cut"):
         run(tmp_path / "run")
     with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
