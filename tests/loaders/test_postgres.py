@@ -540,6 +540,17 @@ def test_a_login_with_one_connection_reads_one_session_at_a_time(database, serve
     assert [events.session_id for events in read_postgres(url, connections=4)] == ["1", "2", "3"]
 
 
+def test_a_connection_that_was_ended_between_two_sessions_is_replaced(database, server):
+    for events in synthetic_events(SimConfig(2, 2, 20)):
+        write_session(database, events)
+    stream = read_postgres(lonely_login(database, server, limit=4), connections=1)
+    first = next(stream)
+    execute(server, "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = 'lonely'")
+    (second,) = stream
+    assert (first.report.read_again, second.report.read_again) == (0, 1)
+    assert second.report.deltas > 100
+
+
 def test_a_load_that_is_left_early_leaves_no_connection_and_no_thread(database, server):
     for events in synthetic_events(SimConfig(4, 2, 20)):
         write_session(database, events)
