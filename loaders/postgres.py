@@ -8,20 +8,15 @@ by side; one whose server goes away is read again from its start once the server
 from __future__ import annotations
 
 import asyncio
-import threading
-import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from concurrent.futures import Future
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
-from urllib.parse import parse_qsl, unquote, urlsplit
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
 
 import asyncpg
 import numpy as np
 
-from loaders.events import DataError, Events
+from loaders.connections import PATIENCE_S, PostgresError, Server, ServerGone, event_loop, redact, watch
+from loaders.events import Events
 from loaders.session_rows import LARGEST, NULL, UNITS, DeltaRows, SnapshotRow, events_from_rows
 
 SESSIONS, SNAPSHOTS, DELTAS = "rl_orderbook_sessions", "rl_orderbook_snapshots", "rl_orderbook_deltas"
@@ -39,29 +34,12 @@ COLUMNS = {  # what reading needs; the recorder's other columns may be there or 
     SNAPSHOTS: [*_ROW, "yes_bids", "yes_asks", "no_bids", "no_asks"],
     DELTAS: [*_ROW, "side", "price", "old_size", "new_size"],
 }
-CONNECT_S = 8.0  # a server must take the first connection within this time
-PROBE_S = 2.0  # a server that is silent for this long is asked whether it still lives
-PATIENCE_S = 6.0  # how long a server that went away is waited for
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0  # between two attempts to reach it; each is twice the one before
-ATTEMPTS = 4  # at one session: it may be what brings the server down
 CONNECTIONS = 2  # sessions read side by side
+ATTEMPTS = 4  # at one session: it may be what brings the server down
 CHUNK_BYTES = 4 << 20  # COPY data held before it is turned into columns
 COPY_HEADER = 19  # bytes: signature, flags, no extension
 _SYNTHETIC = "coalesce(connection_metadata::jsonb ->> 'synthetic', '') = 'true'"
 _SESSION_QUERY = f"SELECT session_id, status::text, environment::text, {_SYNTHETIC} AS synthetic FROM {SESSIONS}"
-T = TypeVar("T")
-
-
-class PostgresError(DataError):
-    """The session database cannot be read; the message says why and never holds a password."""
-
-
-class _ServerGone(PostgresError):
-    """A server that was there does not answer any more."""
-
-    def __init__(self, url: str, reason: str, since: float) -> None:
-        super().__init__(f"cannot read {redact(url)}: the server went away in the middle of the load ({reason})")
-        self.since = since  # monotonic seconds
 
 
 @dataclass(frozen=True)
@@ -103,7 +81,7 @@ def read_postgres(
     Raises:
         PostgresError: no connection, a missing table or column, an unknown session, or a server that went away.
     """
-    with _event_loop() as run:
+    with event_loop() as run:
         stream = stream_postgres(
             url,
             session_ids,
@@ -126,15 +104,16 @@ async def stream_postgres(
     """Read sessions as `read_postgres` does, for callers that are asynchronous themselves."""
     if connections < 1:
         raise ValueError(f"connections={connections}: expected 1 or more")
-    server = _Server(url, patience_s, statement_timeout_s)
+    server = Server(url, patience_s, statement_timeout_s)
     ahead: deque[asyncio.Task[Events]] = deque()
+    more: asyncio.Task[None] | None = None
     try:
         connection = await server.connect()
-        types = await _watch(server, connection, _column_types(connection, url))
-        rows = await _watch(server, connection, _fetch(connection, f"{_SESSION_QUERY} ORDER BY 1", statement_timeout_s))
+        types = await watch(server, connection, _column_types(connection, url))
+        rows = await watch(server, connection, _fetch(connection, f"{_SESSION_QUERY} ORDER BY 1", statement_timeout_s))
         sessions = _choose_sessions(rows, url, session_ids)
         server.free.put_nowait(connection)
-        await server.connect_more(min(connections, len(sessions)))
+        more = asyncio.create_task(server.connect_more(min(connections, len(sessions))))
         for session in sessions:
             ahead.append(asyncio.create_task(_load_session(server, session, types[DELTAS])))
             if len(ahead) == connections:
@@ -142,15 +121,16 @@ async def stream_postgres(
         while ahead:
             yield await ahead.popleft()
     finally:
-        for task in ahead:
+        tasks = [*ahead] if more is None else [*ahead, more]
+        for task in tasks:
             task.cancel()
         server.close()
-        await asyncio.gather(*ahead, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def list_sessions(url: str, *, statement_timeout_s: float = 600.0) -> list[SessionRow]:
     """List all sessions of a database in order of id; raises like `read_postgres`."""
-    with _event_loop() as run:
+    with event_loop() as run:
         return run(fetch_sessions(url, statement_timeout_s=statement_timeout_s))
 
 
@@ -166,157 +146,14 @@ async def fetch_sessions(url: str, *, statement_timeout_s: float = 600.0) -> lis
         LEFT JOIN (SELECT session_id, count(*) AS number FROM {SNAPSHOTS} GROUP BY 1) s USING (session_id)
         LEFT JOIN (SELECT session_id, count(*) AS number FROM {DELTAS} GROUP BY 1) d USING (session_id)
         ORDER BY session_id"""
-    server = _Server(url, PATIENCE_S, statement_timeout_s)
+    server = Server(url, PATIENCE_S, statement_timeout_s)
     try:
         connection = await server.connect()
-        await _watch(server, connection, _column_types(connection, url))
-        rows = await _watch(server, connection, _fetch(connection, query, statement_timeout_s))
+        await watch(server, connection, _column_types(connection, url))
+        rows = await watch(server, connection, _fetch(connection, query, statement_timeout_s))
         return [SessionRow(**dict(row)) for row in rows]
     finally:
         server.close()
-
-
-def redact(url: str, text: str | None = None) -> str:
-    """Give the URL, or a text that may quote it, with every password replaced by ***."""
-    text = url if text is None else text
-    netloc, query = urlsplit(url).netloc, urlsplit(url).query
-    raw = netloc.rpartition("@")[0].partition(":")[2]
-    secrets = {raw, unquote(raw)} | {value for key, value in parse_qsl(query) if "password" in key.lower()}
-    secrets |= {part.partition("=")[2] for part in query.split("&") if "password" in part.lower()}
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):
-        text = text.replace(secret, "***")
-    return text
-
-
-# -- the server and what can go wrong with it
-
-
-_GONE = (
-    OSError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.CannotConnectNowError,
-)
-
-
-@dataclass
-class _Server:
-    """A server, and our connections to it."""
-
-    url: str
-    patience_s: float
-    statement_timeout_s: float
-    free: asyncio.Queue[asyncpg.Connection] = field(default_factory=asyncio.Queue)
-    opened: set[asyncpg.Connection] = field(default_factory=set)
-
-    async def connect(self) -> asyncpg.Connection:
-        with _clear_errors(self.url, "connect to", "check the address, the login and that the server runs"):
-            return await self._open(CONNECT_S)
-
-    async def connect_more(self, connections: int) -> None:
-        """Open free connections until there are so many, or the server takes no more."""
-        with suppress(PostgresError):
-            while len(self.opened) < connections:
-                self.free.put_nowait(await self.connect())
-
-    async def reconnect(self, lost: asyncpg.Connection, gone: _ServerGone) -> asyncpg.Connection:
-        """Connect in place of a lost connection, again and again with pauses that grow, until the patience is over."""
-        lost.terminate()
-        self.opened.discard(lost)
-        pause = FIRST_PAUSE_S
-        with _clear_errors(self.url, "connect again to", "it was there before"):
-            while (left := gone.since + self.patience_s - time.monotonic()) > 0:
-                try:
-                    return await self._open(min(left, CONNECT_S))
-                except _GONE:
-                    await asyncio.sleep(min(pause, left))
-                pause = min(2 * pause, LONGEST_PAUSE_S)
-        raise PostgresError(f"{gone}; it was not back within {self.patience_s:g} s; load again when it runs") from None
-
-    async def probe(self) -> None:
-        """Ask whether the server lives; any answer will do, a refusal of the login included."""
-        since = time.monotonic()
-        try:
-            other = await asyncpg.connect(self.url, timeout=max(self.patience_s, PROBE_S), statement_cache_size=0)
-            other.terminate()
-        except _GONE:
-            raise _ServerGone(self.url, "no answer", since) from None
-        except asyncpg.PostgresError:
-            return
-
-    async def _open(self, timeout_s: float) -> asyncpg.Connection:
-        # No statement cache: a pooler in front of the server may not know statements prepared earlier.
-        connection = await asyncpg.connect(self.url, timeout=timeout_s, statement_cache_size=0)
-        self.opened.add(connection)
-        return connection
-
-    def close(self) -> None:
-        """End all connections at once: nothing is left to commit, and a dead server cannot delay it."""
-        for connection in self.opened:
-            connection.terminate()
-
-
-@contextmanager
-def _clear_errors(url: str, doing: str, advice: str, connection: asyncpg.Connection | None = None) -> Iterator[None]:
-    """Turn what asyncpg and the network raise into a PostgresError; their own messages may quote the URL.
-
-    With a connection: say whether it was lost.
-    """
-    try:
-        yield
-    except PostgresError:
-        raise
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError) as error:  # ValueError: no port number
-        reason = redact(url, str(error)) or f"no answer ({type(error).__name__})"
-        if connection is not None and (isinstance(error, _GONE) or connection.is_closed()):
-            raise _ServerGone(url, reason, time.monotonic()) from None
-        raise PostgresError(f"cannot {doing} {redact(url)}: {reason}; {advice}") from None
-
-
-async def _watch(server: _Server, connection: asyncpg.Connection, work: Coroutine[Any, Any, T]) -> T:
-    """Wait for a query, however slow, but only as long as the server still answers a new connection.
-
-    A broken connection ends the query by itself. A server that is frozen or cut off does not, and looks like a slow
-    query; so it is asked from time to time.
-    """
-    task = asyncio.ensure_future(work)
-    task.add_done_callback(lambda done: done.cancelled() or done.exception())  # asyncio would log one nobody asked for
-    try:
-        while not (await asyncio.wait({task}, timeout=PROBE_S))[0]:
-            await server.probe()
-        with _clear_errors(
-            server.url, "read", "try again; a large table may need a longer statement_timeout_s", connection
-        ):
-            return task.result()
-    finally:
-        if not task.done():
-            connection.terminate()
-            task.cancel()
-            await asyncio.wait({task}, timeout=1.0)
-
-
-@contextmanager
-def _event_loop() -> Iterator[Callable[[Coroutine[Any, Any, T]], T]]:
-    """Give a function that runs coroutines on a loop in a thread, which works on between two calls.
-
-    A notebook's own loop is no obstacle to it. What still runs at the end is cancelled.
-    """
-    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
-
-    async def live() -> None:
-        stop = asyncio.Event()
-        started.set_result((asyncio.get_running_loop(), stop))
-        await stop.wait()
-
-    thread = threading.Thread(target=lambda: asyncio.run(live()), name="postgres", daemon=True)
-    thread.start()
-    loop, stop = started.result()
-    try:
-        yield lambda work: asyncio.run_coroutine_threadsafe(work, loop).result()
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join()
 
 
 async def _next(stream: AsyncIterator[Events]) -> Events | None:
@@ -377,15 +214,15 @@ def _choose_sessions(
     return [by_id[str(wanted)] for wanted in session_ids]
 
 
-async def _load_session(server: _Server, session: asyncpg.Record, types: dict[str, str]) -> Events:
+async def _load_session(server: Server, session: asyncpg.Record, types: dict[str, str]) -> Events:
     """Read one session over the next free connection, from its start again where the server goes away and comes back."""
     connection = await server.free.get()  # only one that is good goes back: an error ends the load
     attempt = 1
     while True:
         try:
-            rows = await _watch(server, connection, _read_rows(server, connection, session["session_id"], types))
+            rows = await watch(server, connection, _read_rows(server, connection, session["session_id"], types))
             break
-        except _ServerGone as gone:
+        except ServerGone as gone:
             if attempt == ATTEMPTS:
                 raise PostgresError(f"{gone}, {attempt} times at session {session['session_id']}") from None
             connection = await server.reconnect(connection, gone)
@@ -404,7 +241,7 @@ async def _load_session(server: _Server, session: asyncpg.Record, types: dict[st
 
 
 async def _read_rows(
-    server: _Server, connection: asyncpg.Connection, session_id: int, types: dict[str, str]
+    server: Server, connection: asyncpg.Connection, session_id: int, types: dict[str, str]
 ) -> tuple[list[str], DeltaRows, list[SnapshotRow]]:
     """Read tickers, deltas and snapshots of a session in a transaction, so that both tables are seen in the same state."""
     await _begin(connection, server.statement_timeout_s)
@@ -425,13 +262,13 @@ async def _read_rows(
 
 async def _hash_tickers(connection: asyncpg.Connection, session_id: int) -> tuple[list[str], np.ndarray, int]:
     """List the tickers of a session's deltas by ascending hash: names, hashes i64[n] and the seed with which they differ."""
-    for seed in range(3):  # even two tickers in a million that share a hash are one in 10,000,000 sessions
+    for seed in range(3):  # one session of a million tickers in 30 million has two that share a hash
         query = (
             f"SELECT DISTINCT market_ticker::text, {_ticker_hash(seed)} FROM {DELTAS} WHERE session_id = $1 ORDER BY 2"
         )
         rows = [row for row in await connection.fetch(query, session_id) if row[0] is not None]
         hashes = np.array([number for _, number in rows], np.int64)
-        if (np.diff(hashes) > 0).all() and NULL not in hashes:
+        if (hashes[1:] > hashes[:-1]).all() and NULL not in hashes:  # a difference could overflow
             return [name for name, _ in rows], hashes, seed
     raise PostgresError(f"session {session_id}: market_ticker: expected hashes that tell tickers apart")
 

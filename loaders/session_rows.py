@@ -117,11 +117,9 @@ def level_sizes(events: Events) -> tuple[np.ndarray, np.ndarray]:
     """
     before, after = np.empty(len(events.market), np.int64), np.empty(len(events.market), np.int64)
     for rows in market_groups(events.market, len(events.tickers)):
-        before[rows], after[rows] = _level_sizes(*(getattr(events, name)[rows] for name in _BOOK_COLUMNS))
+        columns = (events.market, events.kind, events.side, events.price, events.size)
+        before[rows], after[rows] = _level_sizes(*(column[rows] for column in columns))
     return before, after
-
-
-_BOOK_COLUMNS = ("market", "kind", "side", "price", "size")
 
 
 def _level_sizes(
@@ -231,7 +229,7 @@ def _drop_bad_deltas(rows: DeltaRows, report: Report) -> DeltaRows:
 def _copies(rows: DeltaRows) -> np.ndarray:
     """Mark rows that repeat an earlier one in sequence, time, market, level and size (a batch written twice)."""
     copies = np.zeros(len(rows.market), bool)
-    if (np.diff(rows.sequence) > 0).all():
+    if (np.diff(rows.sequence) > 0).all():  # one connection: no two are equal
         return copies
     columns = (rows.new_size, rows.price, rows.side, rows.market, rows.time_ms, rows.sequence)
     order = np.lexsort(columns[-2:])
@@ -414,7 +412,7 @@ def _number_by_appearance(market: np.ndarray, names: list[str]) -> tuple[np.ndar
 
 def _never_decrease(market: np.ndarray, time_ms: np.ndarray) -> int:
     """Lift, in place, times that run backwards within their market to the latest before them; return how many."""
-    if (np.diff(time_ms) >= 0).all():
+    if (np.diff(time_ms) >= 0).all():  # over all markets
         return 0
     order = stable_order(market)
     earliest = time_ms.min()

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 from database import execute
 
-from loaders import postgres
+from loaders import connections, postgres
+from loaders.connections import Server, ServerGone
 from loaders.embedded import SCHEMA, load_csv, write_session
 from loaders.events import DataError
 from loaders.exchange_sim import SimConfig, simulate_session, synthetic_events
@@ -124,6 +125,18 @@ def test_numeric_columns_text_books_and_missing_constraints_are_read(database):
     assert events.report.rows_read == events.report.snapshots + events.report.deltas + sum(
         events.report.dropped.values()
     )
+
+
+def test_tickers_whose_hashes_are_equal_are_told_apart_by_another_seed(database, monkeypatch):
+    written = next(synthetic_events(SMALL))
+    write_session(database, written)
+    true_hash = postgres._ticker_hash
+    monkeypatch.setattr(postgres, "_ticker_hash", lambda seed: true_hash(seed) if seed else "7::int8")
+    (events,) = read_postgres(database)
+    assert same_books(written, events)
+    monkeypatch.setattr(postgres, "_ticker_hash", lambda _: "7::int8")
+    with pytest.raises(PostgresError, match="session 1: market_ticker: expected hashes that tell tickers apart"):
+        list(read_postgres(database))
 
 
 def test_reading_works_inside_a_running_event_loop_and_asynchronously(database):
@@ -240,7 +253,7 @@ def test_an_unusable_address_is_a_clear_error(url):
 
 
 def test_a_server_that_takes_connections_and_says_nothing_is_given_up(monkeypatch):
-    monkeypatch.setattr(postgres, "CONNECT_S", 0.5)
+    monkeypatch.setattr(connections, "CONNECT_S", 0.5)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -248,10 +261,19 @@ def test_a_server_that_takes_connections_and_says_nothing_is_given_up(monkeypatc
             list(read_postgres(f"postgresql://u@127.0.0.1:{silent.getsockname()[1]}/d"))
 
 
-def test_a_statement_that_takes_too_long_is_ended(database):
+def test_a_statement_that_takes_too_long_is_ended_and_not_tried_again(database, monkeypatch):
+    begun = count_sessions_begun(monkeypatch)
     write_session(database, next(synthetic_events(SMALL)))
     with HeldInTheMiddle(database), pytest.raises(PostgresError, match="statement timeout"):
         list(read_postgres(database, statement_timeout_s=0.2))
+    assert begun == [1]
+
+
+def count_sessions_begun(monkeypatch):
+    begun = []
+    read_rows = postgres._read_rows
+    monkeypatch.setattr(postgres, "_read_rows", lambda *given: begun.append(given[2]) or read_rows(*given))
+    return begun
 
 
 def lonely_login(database, server, limit=1):
@@ -354,8 +376,8 @@ def mortal(mortal_folder):
 
 def test_the_time_to_an_error_is_bounded():
     """A silence that is noticed, a question that is not answered or a server that is not back, and the clean-up."""
-    assert postgres.CONNECT_S < 10
-    assert postgres.PROBE_S + postgres.PATIENCE_S + 1 < 10
+    assert connections.CONNECT_S < 10
+    assert connections.PROBE_S + connections.PATIENCE_S + 1 < 10
 
 
 def test_a_server_killed_in_the_middle_of_a_load_is_a_clear_error(mortal, mortal_folder):
@@ -400,7 +422,7 @@ def test_a_session_that_brings_the_server_down_every_time_is_given_up(mortal, mo
 
 
 def test_a_server_that_freezes_in_the_middle_of_a_load_is_given_up(mortal, mortal_folder, monkeypatch):
-    monkeypatch.setattr(postgres, "PROBE_S", 0.5)
+    monkeypatch.setattr(connections, "PROBE_S", 0.5)
     write_session(mortal, next(synthetic_events(SMALL)))
     pid = postmaster(mortal_folder)
     try:
@@ -412,7 +434,7 @@ def test_a_server_that_freezes_in_the_middle_of_a_load_is_given_up(mortal, morta
 
 
 def test_a_server_that_thaws_in_time_completes_the_load(mortal, mortal_folder, monkeypatch):
-    monkeypatch.setattr(postgres, "PROBE_S", 0.2)
+    monkeypatch.setattr(connections, "PROBE_S", 0.2)
     write_session(mortal, next(synthetic_events(SMALL)))
     pid = postmaster(mortal_folder)
     with HeldInTheMiddle(mortal) as hold:
@@ -433,7 +455,7 @@ def test_a_login_that_fails_after_the_server_went_away_is_not_tried_again(server
     with guarded_login(server) as url:
 
         async def again():
-            await postgres._Server(url, 60.0, 1.0).reconnect(Mock(), postgres._ServerGone(url, "", time.monotonic()))
+            await Server(url, 60.0, 1.0).reconnect(Mock(), ServerGone(url, "", time.monotonic()))
 
         began = time.monotonic()
         with pytest.raises(PostgresError, match="password authentication failed") as caught:
@@ -443,7 +465,7 @@ def test_a_login_that_fails_after_the_server_went_away_is_not_tried_again(server
 
 
 def test_a_slow_query_of_a_living_server_is_waited_for(database, monkeypatch):
-    monkeypatch.setattr(postgres, "PROBE_S", 0.1)
+    monkeypatch.setattr(connections, "PROBE_S", 0.1)
     write_session(database, next(synthetic_events(SMALL)))
     with HeldInTheMiddle(database) as hold:
         release = threading.Timer(1.0, hold.stop.set)
@@ -453,7 +475,7 @@ def test_a_slow_query_of_a_living_server_is_waited_for(database, monkeypatch):
 
 
 def test_a_server_that_refuses_more_connections_is_a_living_one(database, server, monkeypatch):
-    monkeypatch.setattr(postgres, "PROBE_S", 0.1)
+    monkeypatch.setattr(connections, "PROBE_S", 0.1)
     write_session(database, next(synthetic_events(SMALL)))
     url = lonely_login(database, server)
     with HeldInTheMiddle(database) as hold:
@@ -465,25 +487,23 @@ def test_a_server_that_refuses_more_connections_is_a_living_one(database, server
 # -- several sessions side by side
 
 
-@pytest.mark.parametrize("connections", [1, 2, 4])
-def test_sessions_read_side_by_side_come_in_the_order_asked_for(database, connections):
+@pytest.mark.parametrize("number", [1, 2, 4])
+def test_sessions_read_side_by_side_come_in_the_order_asked_for(database, number):
     written = list(synthetic_events(SimConfig(5, 2, 20)))
     for events in written:
         write_session(database, events)
     wanted = [4, 1, 5, 2, 3]
-    read = list(read_postgres(database, wanted, connections=connections))
+    read = list(read_postgres(database, wanted, connections=number))
     assert [events.session_id for events in read] == list(map(str, wanted))
-    for number, events in zip(wanted, read, strict=True):
-        assert same_books(written[number - 1], events)
+    for session, events in zip(wanted, read, strict=True):
+        assert same_books(written[session - 1], events)
     assert all(events.report.read_again == 0 for events in read)
 
 
 def test_no_more_sessions_than_connections_are_begun_ahead(database, monkeypatch):
     for events in synthetic_events(SimConfig(6, 2, 20)):
         write_session(database, events)
-    begun = []
-    read_rows = postgres._read_rows
-    monkeypatch.setattr(postgres, "_read_rows", lambda *given: begun.append(given[2]) or read_rows(*given))
+    begun = count_sessions_begun(monkeypatch)
 
     async def begun_ahead():
         ahead = []
@@ -518,6 +538,17 @@ def test_a_login_with_one_connection_reads_one_session_at_a_time(database, serve
         write_session(database, events)
     url = lonely_login(database, server)
     assert [events.session_id for events in read_postgres(url, connections=4)] == ["1", "2", "3"]
+
+
+def test_a_connection_that_was_ended_between_two_sessions_is_replaced(database, server):
+    for events in synthetic_events(SimConfig(2, 2, 20)):
+        write_session(database, events)
+    stream = read_postgres(lonely_login(database, server, limit=4), connections=1)
+    first = next(stream)
+    execute(server, "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = 'lonely'")
+    (second,) = stream
+    assert (first.report.read_again, second.report.read_again) == (0, 1)
+    assert second.report.deltas > 100
 
 
 def test_a_load_that_is_left_early_leaves_no_connection_and_no_thread(database, server):
