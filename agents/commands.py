@@ -15,9 +15,9 @@ from rich.table import Table
 from agents.demo import DemoConfig, run_demo
 from agents.evaluation import dollars
 from agents.report import evaluate_run, print_outcomes
-from agents.runs import TrainConfig, describe_data
+from agents.runs import Reading, TrainConfig, describe_data
 from agents.training import train
-from loaders import SessionConfig, SessionDataLoader, book_at, load_tape, write_store
+from loaders import SessionDataLoader, book_at, cached_tape, load_tape
 
 Source = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE...")]
 
@@ -41,7 +41,7 @@ class Demo(DemoConfig):
 
 
 @dataclass(frozen=True)
-class Sessions:
+class Sessions(Reading):
     """List the sessions of a source: when, how long, how many markets and changes, and how sound the recording is.
 
     A gap is a place where messages are missing; a crossed book is one whose bids for YES and NO together pay a dollar
@@ -50,14 +50,12 @@ class Sessions:
 
     source: Source
     """Recordings (a path, several, or a glob in quotes), a postgresql:// URL, a store, or "synthetic:..."."""
-    metadata: str | None = None
-    """A JSON file of the markets' close times, results and fees."""
     json: bool = False
     """Print the result as JSON on standard output."""
 
     def run(self) -> None:
         """Run the command."""
-        sessions = SessionDataLoader(list(self.source), SessionConfig(metadata=self.metadata)).catalogue()
+        sessions = SessionDataLoader(list(self.source), self.session_config()).catalogue()
         if self.json:
             _print_json([asdict(session) for session in sessions])
             return
@@ -92,31 +90,36 @@ class Sessions:
 
 
 @dataclass(frozen=True)
-class Build:
-    """Load a source once and keep the result on disk; every command takes the store as its SOURCE and starts at once."""
+class Build(Reading):
+    """Load a source once and keep the result on disk; every command takes the store as its SOURCE and starts at once.
+
+    A store that was made from just this source, as it is now, is left as it is.
+    """
 
     source: Source
     """Recordings (a path, several, or a glob in quotes), or a postgresql:// URL."""
     out: Annotated[Path, tyro.conf.arg(metavar="STORE")]
     """Folder to write."""
-    metadata: str | None = None
-    """A JSON file of the markets' close times, results and fees."""
+    force: bool = False
+    """Build the store even if it is up to date."""
     json: bool = False
     """Print the result as JSON on standard output."""
 
     def run(self) -> None:
         """Run the command."""
-        tape, index = load_tape(list(self.source), SessionConfig(metadata=self.metadata))
-        write_store(self.out, tape, index)
-        data = describe_data(tape, index) | {"store": str(self.out)}
+        tape, index, why = cached_tape(list(self.source), self.out, self.session_config(), rebuild=self.force)
+        data = describe_data(tape, index) | {"store": str(self.out), "built": why or None}
         if self.json:
             _print_json(data)
         else:
-            print(f"{self.out}: {data['sessions']} sessions, {data['markets']} markets, {data['changes']:,} changes")
+            done = f"built, for {why}" if why else "up to date, left as it is"
+            print(
+                f"{self.out}: {data['sessions']} sessions, {data['markets']} markets, {data['changes']:,} changes; {done}"
+            )
 
 
 @dataclass(frozen=True)
-class Book:
+class Book(Reading):
     """Show the order book of a market at a moment: both sides' bids, best first, as after the last change by then."""
 
     source: Source
@@ -131,7 +134,7 @@ class Book:
     def run(self) -> None:
         """Run the command."""
         time_ms = parse_time(self.at)
-        tape, index = load_tape(list(self.source))
+        tape, index = load_tape(list(self.source), self.session_config())
         book = book_at(tape, index, self.market, time_ms)
         if self.json:
             _print_json({"market": self.market, "time_ms": time_ms, "yes_bids": book.yes_bids, "no_bids": book.no_bids})
@@ -179,7 +182,7 @@ class Train(TrainConfig):
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class Evaluate(Reading):
     """Judge a trained agent on every market and window of a source, beside policies that learn nothing.
 
     Prints return, Sharpe, drawdown, trades and fees with 95% intervals, and writes a report for a browser. Use
@@ -192,8 +195,6 @@ class Evaluate:
     """Recordings to judge on: paths, globs in quotes, a postgresql:// URL or a store."""
     sessions: tuple[str, ...] = ()
     """Sessions of the source to judge on, by id; all of them by default."""
-    metadata: str | None = None
-    """A JSON file of the markets' close times, results and fees."""
     seeds: int = 3
     """Episodes per window, for policies that draw their actions."""
     report: Path | None = None
@@ -204,7 +205,7 @@ class Evaluate:
     def run(self) -> None:
         """Run the command."""
         outcomes, page = evaluate_run(
-            self.run_folder, self.source, self.sessions, self.seeds, self.report, self.metadata
+            self.run_folder, self.source, self.session_config(self.sessions), self.seeds, self.report
         )
         if self.json:
             _print_json({"report": str(page), "policies": {o.policy: o.summary() for o in outcomes}})

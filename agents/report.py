@@ -44,20 +44,18 @@ grid-template-columns:max-content 1fr;gap:.2rem 1.2rem;font-size:.92rem}dt{color
 def evaluate_run(
     run: Path,
     source: Sequence[str],
-    sessions: Sequence[str] = (),
+    chosen: SessionConfig | None = None,
     seeds: int = 3,
     page: Path | None = None,
-    metadata: str | None = None,
 ) -> tuple[list[Outcome], Path]:
     """Play a run's newest agent and the baselines on a source and write the report.
 
     Args:
         run: folder of the run.
         source: to play on.
-        sessions: of the source; all if empty.
+        chosen: sessions of the source, and how they are read; by default all.
         seeds: episodes per window, for policies that draw.
         page: of the report; `run`/report.html by default.
-        metadata: a file of close times, results and fees of the source's markets.
 
     Returns:
         the outcomes, the agent's first, and the page.
@@ -65,7 +63,7 @@ def evaluate_run(
     config, trained_on = load_run(run)
     folder = RunFolder(run)
     weights = folder.restore_weights()
-    tape, index = load_tape(list(source), SessionConfig(session_pool=tuple(sessions), metadata=metadata))
+    tape, index = load_tape(list(source), chosen)
     env, params, network = make_environment(config, tape)
     windows = all_windows(tape, config.max_markets, config.episode_length, config.decision_interval_ms)
     outcomes = evaluate(env, network, weights, params, windows, seeds=seeds)

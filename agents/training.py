@@ -36,7 +36,7 @@ from agents.runs import (
     settings_of,
 )
 from kalshi_jax import EnvParams
-from loaders import SessionConfig, load_tape
+from loaders import load_tape
 
 
 @dataclass
@@ -86,7 +86,7 @@ def train(config: TrainConfig, console: Console | None = None) -> RunResult:
     if config.resume and not folder.config_file.exists():
         raise FileNotFoundError(f"{folder.path} has no config.json: there is no run to resume; leave out --resume")
     console.print(f"Loading {', '.join(settings_of(config)['source'])}")
-    tape, index = load_tape(list(config.source), SessionConfig(session_pool=config.sessions, metadata=config.metadata))
+    tape, index = load_tape(list(config.source), config.session_config(config.sessions))
     data = describe_data(tape, index)
     console.print(f"{data['sessions']} sessions, {data['markets']} markets, {data['changes']:,} changes of the book")
     env, params, network = make_environment(config, tape)

@@ -1,5 +1,6 @@
 """Everything that reads the world: recordings, the session database, the store, the simulated exchange. Out comes a Tape."""
 
+from loaders.cached import cached_tape
 from loaders.events import DataError, Events, MarketFacts, Report
 from loaders.index import Book, MarketInfo, SessionInfo, TapeIndex, book_at
 from loaders.metadata import Metadata, read_metadata
@@ -21,6 +22,7 @@ __all__ = [
     "TapeIndex",
     "book_at",
     "build_tape",
+    "cached_tape",
     "load_tape",
     "read_metadata",
     "read_store",

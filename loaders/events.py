@@ -97,3 +97,6 @@ class Report:
     crossed_inside: int = 0  # messages that left a book crossed inside one timestamp
     crossed_after: int = 0  # rows that are crossed after all their changes
     dropped: dict[str, int] = field(default_factory=dict)  # reason -> rows left out
+    first: dict[str, str] = field(
+        default_factory=dict
+    )  # reason or name of a counter -> where it occurred first, if known
