@@ -100,3 +100,18 @@ class Report:
     first: dict[str, str] = field(
         default_factory=dict
     )  # reason or name of a counter -> where it occurred first, if known
+
+
+def forward_times(market: np.ndarray, time_ms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Raise each time (i64[n], in recorded order) to the latest before it in its market.
+
+    Returns:
+        i64[n], and bool[n] of those that were raised.
+    """
+    time = time_ms.copy()
+    order = np.argsort(market, kind="stable")
+    back = (market[order][1:] == market[order][:-1]) & (time[order][1:] < time[order][:-1])
+    for late in np.unique(market[order][1:][back]):
+        at = np.flatnonzero(market == late)
+        time[at] = np.maximum.accumulate(time[at])
+    return time, time != time_ms
