@@ -157,10 +157,17 @@ class SessionDataLoader:
         if isinstance(source, str) and source.startswith(SYNTHETIC):
             from loaders.exchange_sim import synthetic_events
 
-            return _choose(synthetic_events(source), wanted), len(wanted)
+            return _choose(synthetic_events(source), wanted, source), len(wanted)
         paths = self.recordings()
         return read_recordings(paths, self.config.skip_bad_rows), len(paths)
 
 
-def _choose(sessions: Iterable[Events], wanted: tuple[str, ...]) -> Iterable[Events]:
-    return (events for events in sessions if not wanted or events.session_id in wanted)
+def _choose(sessions: Iterable[Events], wanted: tuple[str, ...], source: str) -> Iterator[Events]:
+    """Pass on the sessions asked for; an error at the end if there was none of that name."""
+    there = []
+    for events in sessions:
+        there.append(events.session_id)
+        if not wanted or events.session_id in wanted:
+            yield events
+    if unknown := [name for name in wanted if name not in there]:
+        raise DataError(f"no session {', '.join(unknown)} in {source}: expected one of {', '.join(there)}")
