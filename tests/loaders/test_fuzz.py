@@ -1,5 +1,6 @@
 """Broken inputs are refused with a reason, or used with a report; nothing crashes and no row is lost in silence."""
 
+import json
 from collections import Counter
 from random import Random
 
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks import fuzz
 from tests.loaders.mutations import sound_recordings, sound_rows
 from tests.loaders.verdicts import DATABASE, METADATA, RECORDING, Fuzzer, check_recording, check_rows
 
@@ -40,3 +42,21 @@ def test_sound_inputs_need_no_report(tmp_path):
 @given(data=st.binary(max_size=200), prefix=st.sampled_from([b"", b"\x1f\x8b\x08", b"{", b"\n"]))
 def test_any_bytes_at_all_are_refused_or_accounted_for(tmp_path_factory, data, prefix):
     check_recording(Random(len(data)), prefix + data, tmp_path_factory.mktemp("bytes") / "any.jsonl.gz")
+
+
+def test_the_benchmark_counts_every_input_and_shows_a_defect_with_its_seed(monkeypatch, capsys):
+    feed = Fuzzer.feed
+
+    def feed_or_crash(self, kind, seed):
+        if seed == 7:
+            raise IndexError("crash of seed 7")
+        return feed(self, kind, seed)
+
+    monkeypatch.setattr(Fuzzer, "feed", feed_or_crash)
+    report = fuzz.run(fuzz.Config(inputs=20, seed=5))
+    assert {row["input"]: row["inputs"] for row in report["rows"]} == {RECORDING: 12, DATABASE: 7, METADATA: 1}
+    (defect,) = report["defects"]
+    assert (defect["seed"], defect["input"]) == (7, RECORDING)
+    fuzz.print_tables(report)
+    assert "IndexError: crash of seed 7" in capsys.readouterr().out
+    json.dumps(report, allow_nan=False)

@@ -74,6 +74,18 @@ def test_an_interrupted_write_leaves_the_old_store_and_nothing_else(built, tmp_p
     assert_nothing_but_one_tape(folder)
 
 
+def test_an_interrupted_write_leaves_a_store_of_another_version_whole_too(built, tmp_path, monkeypatch):
+    folder = tmp_path / "store"
+    monkeypatch.setattr("loaders.store.VERSION", 6)
+    write_store(folder, *built)
+    monkeypatch.undo()
+    monkeypatch.setattr(os, "replace", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_store(folder, *built)
+    monkeypatch.setattr("loaders.store.VERSION", 6)
+    assert_same(read_store(folder), built)
+
+
 def test_what_was_read_stays_readable_when_the_store_is_replaced_or_removed(built, tmp_path):
     folder = tmp_path / "store"
     write_store(folder, *built)
