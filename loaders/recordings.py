@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
@@ -180,7 +181,11 @@ def _text(path: Path) -> Iterator[bytes]:
             return
         stream = zlib.decompressobj(wbits=31)
         while block:
-            yield stream.decompress(block, BLOCK)
+            before = stream.copy()
+            try:
+                yield stream.decompress(block, BLOCK)
+            except zlib.error:
+                yield from _undamaged(before, block)
             block = stream.unconsumed_tail
             if stream.eof:  # a gzip file may hold several streams, one after the other
                 block = stream.unused_data or file.read(BLOCK)
@@ -189,6 +194,16 @@ def _text(path: Path) -> Iterator[bytes]:
                 block = file.read(BLOCK)
         if not stream.eof:
             raise EOFError("the end-of-stream marker is missing")
+
+
+def _undamaged(stream: Any, block: bytes) -> Iterator[bytes]:
+    """Gunzip a block byte by byte, up to the place where the stream is damaged, and raise there as zlib does."""
+    text = bytearray()
+    try:
+        for i in range(len(block)):
+            text += stream.decompress(block[i : i + 1])
+    finally:
+        yield bytes(text)
 
 
 def _drop(report: Report, reason: str, place: str, count: int = 1) -> None:

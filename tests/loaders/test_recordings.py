@@ -108,13 +108,20 @@ def test_a_cut_gzip_file_is_an_error_that_says_where_and_what_to_do(tmp_path):
     assert_every_row_accounted_for(events.report)
 
 
-def test_a_damaged_gzip_file_is_an_error(tmp_path):
-    path = write(tmp_path / "bad.jsonl.gz", [snapshot("A", 1, [(8, 3)])])
-    data = bytearray(path.read_bytes())
-    data[-5] ^= 255  # of the stored checksum
-    path.write_bytes(data)
-    with pytest.raises(DataError, match="damaged"):
-        read_recording(path)
+def test_a_damaged_gzip_file_is_an_error_and_what_comes_before_the_damage_can_be_used(tmp_path):
+    frames = [snapshot("A", 1, [(8, 3)]), *(delta("A", i, "yes", i % 90 + 1, i) for i in range(2, 900))]
+    path = write(tmp_path / "bad.jsonl.gz", frames)
+    sound = path.read_bytes()
+    for place, lines in ((-5, 899), (len(sound) // 2, None)):  # of the stored checksum; of the frames
+        data = bytearray(sound)
+        data[place] ^= 255
+        path.write_bytes(data)
+        with pytest.raises(DataError, match=rf"bad\.jsonl\.gz:{'900.*damaged' if lines else ''}.*skip_bad_rows=True"):
+            read_recording(path)
+        events = read_recording(path, skip_bad_rows=True)
+        assert events.report.dropped["gzip stream ends early or is damaged"] == 1
+        assert events.report.rows_read == lines + 1 if lines else events.report.rows_read > 100
+        assert_every_row_accounted_for(events.report)
 
 
 @pytest.mark.parametrize(
