@@ -97,9 +97,7 @@ class Report:
     crossed_inside: int = 0  # messages that left a book crossed inside one timestamp
     crossed_after: int = 0  # rows that are crossed after all their changes
     dropped: dict[str, int] = field(default_factory=dict)  # reason -> rows left out
-    first: dict[str, str] = field(
-        default_factory=dict
-    )  # reason or name of a counter -> where it occurred first, if known
+    first: dict[str, str] = field(default_factory=dict)  # reason or counter -> where it was met first, if known
 
 
 def forward_times(market: np.ndarray, time_ms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -93,8 +93,11 @@ class SessionDataLoader:
         store = self._store()
         if store is not None:
             index = read_store(store)[1]
-            wanted = self.config.session_ids
-            return self.check([s for s in [*index.sessions, *index.skipped] if not wanted or s.session_id in wanted])
+            known = {info.session_id: info for info in [*index.sessions, *index.skipped]}
+            wanted = self.config.session_ids or tuple(known)
+            if unknown := [name for name in wanted if name not in known]:
+                raise DataError(f"no session {', '.join(unknown)} in {store}: expected one of {', '.join(known)}")
+            return self.check([known[name] for name in wanted])
         sessions, total = self._events()
         infos = []
         for done, events in enumerate(map(close_markets, self._with_facts(sessions)), start=1):

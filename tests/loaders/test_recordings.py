@@ -125,7 +125,8 @@ def test_a_damaged_gzip_file_is_an_error_and_what_comes_before_the_damage_can_be
 
 
 @pytest.mark.parametrize(
-    "line", ['{"recv_ms": 17, "type": "orderbo', "[1, 2]", "7", "null", '{"a": 1}, {"b": 2}', "\x00"]
+    "line",
+    ['{"recv_ms": 17, "type": "orderbo', "[1, 2]", "7", "null", '{"recv_ms": NaN}', '{"a": 1}, {"b": 2}', "\x00"],
 )
 def test_a_line_that_is_no_object_is_an_error_that_names_it(tmp_path, line):
     frames = [snapshot("A", 1, [(8, 3)]), delta("A", 2, "yes", 8, 1), line]

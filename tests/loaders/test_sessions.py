@@ -67,6 +67,8 @@ def test_a_store_is_a_source_of_all_or_some_of_its_sessions(folder):
         load_tape(folder / "store", SessionConfig(session_id="nothing"))
     chosen = SessionDataLoader(folder / "store", SessionConfig(session_id="tue")).catalogue()
     assert [info.session_id for info in chosen] == ["tue"]
+    with pytest.raises(DataError, match=r"no session thu in .*store: expected one of mon, tue, wed, nothing"):
+        SessionDataLoader(folder / "store", SessionConfig(session_id="thu")).catalogue()
 
 
 def test_sources_of_different_kinds_are_never_mixed(folder):
