@@ -19,9 +19,9 @@ from agents.catalogue import print_sessions, session_json, show_time, write_cata
 from agents.demo import DemoConfig, run_demo
 from agents.evaluation import dollars
 from agents.report import evaluate_run, print_outcomes
-from agents.runs import TrainConfig, describe_data
+from agents.runs import Reading, TrainConfig, describe_data
 from agents.training import train
-from loaders import SessionConfig, SessionDataLoader, SessionFilter, book_at, load_tape, write_store
+from loaders import SessionDataLoader, SessionFilter, book_at, cached_tape, load_tape
 from loaders.catalogue import parse_time, sort_sessions
 from loaders.postgres import redact
 
@@ -49,7 +49,7 @@ class Demo(DemoConfig):
 
 
 @dataclass(frozen=True)
-class Sessions:
+class Sessions(Reading):
     """List the sessions of a source: when, how long, how many markets and changes, and how sound the recording is.
 
     A gap is a place where messages are missing; a crossed book is one whose bids for YES and NO together pay a dollar
@@ -73,14 +73,12 @@ class Sessions:
     """Turn the order round."""
     page: Path | None = None
     """Also write a page with plots, for a browser: one file, such as sessions.html."""
-    metadata: str | None = None
-    """A JSON file of the markets' close times, results and fees."""
     json: bool = False
     """Print the result as JSON on standard output."""
 
     def run(self) -> None:
         """Run the command."""
-        config = SessionConfig(metadata=self.metadata, filter=self.filter)
+        config = self.session_config(filter=self.filter)
         with show_progress(self.json) as progress:
             catalogue = SessionDataLoader(list(self.source), config, progress).catalogue()
         sessions = sort_sessions(catalogue, self.sort, self.reverse)
@@ -97,34 +95,39 @@ class Sessions:
 
 
 @dataclass(frozen=True)
-class Build:
-    """Load a source once and keep the result on disk; every command takes the store as its SOURCE and starts at once."""
+class Build(Reading):
+    """Load a source once and keep the result on disk; every command takes the store as its SOURCE and starts at once.
+
+    A store that was made from just this source, as it is now, is left as it is.
+    """
 
     source: Source
     """Recordings (a path, several, or a glob in quotes), or a postgresql:// URL."""
     out: Annotated[Path, tyro.conf.arg(metavar="STORE")]
     """Folder to write."""
     filter: Filter = field(default_factory=lambda: SessionFilter(skip_marked=True))
-    metadata: str | None = None
-    """A JSON file of the markets' close times, results and fees."""
+    force: bool = False
+    """Build the store even if it is up to date."""
     json: bool = False
     """Print the result as JSON on standard output."""
 
     def run(self) -> None:
         """Run the command."""
-        config = SessionConfig(metadata=self.metadata, filter=self.filter)
+        config = self.session_config(filter=self.filter)
         with show_progress(self.json) as progress:
-            tape, index = load_tape(list(self.source), config, progress)
-        write_store(self.out, tape, index)
-        data = describe_data(tape, index) | {"store": str(self.out)}
+            tape, index, why = cached_tape(list(self.source), self.out, config, progress, rebuild=self.force)
+        data = describe_data(tape, index) | {"store": str(self.out), "built": why or None}
         if self.json:
             _print_json(data)
         else:
-            print(f"{self.out}: {data['sessions']} sessions, {data['markets']} markets, {data['changes']:,} changes")
+            done = f"built, for {why}" if why else "up to date, left as it is"
+            print(
+                f"{self.out}: {data['sessions']} sessions, {data['markets']} markets, {data['changes']:,} changes; {done}"
+            )
 
 
 @dataclass(frozen=True)
-class Book:
+class Book(Reading):
     """Show the order book of a market at a moment: both sides' bids, best first, as after the last change by then."""
 
     source: Source
@@ -139,7 +142,7 @@ class Book:
     def run(self) -> None:
         """Run the command."""
         time_ms = parse_time(self.at)
-        tape, index = load_tape(list(self.source))
+        tape, index = load_tape(list(self.source), self.session_config())
         book = book_at(tape, index, self.market, time_ms)
         if self.json:
             _print_json({"market": self.market, "time_ms": time_ms, "yes_bids": book.yes_bids, "no_bids": book.no_bids})
@@ -196,7 +199,7 @@ class Train(TrainConfig):
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class Evaluate(Reading):
     """Judge a trained agent on every market and window of a source, beside policies that learn nothing.
 
     Prints return, Sharpe, drawdown, trades and fees with 95% intervals, and writes a report for a browser. Use
@@ -209,8 +212,6 @@ class Evaluate:
     """Recordings to judge on: paths, globs in quotes, a postgresql:// URL or a store."""
     sessions: tuple[str, ...] = ()
     """Sessions of the source to judge on, by id; by default all that are not marked empty or test."""
-    metadata: str | None = None
-    """A JSON file of the markets' close times, results and fees."""
     seeds: int = 3
     """Episodes per window, for policies that draw their actions."""
     report: Path | None = None
@@ -220,9 +221,8 @@ class Evaluate:
 
     def run(self) -> None:
         """Run the command."""
-        outcomes, page = evaluate_run(
-            self.run_folder, self.source, self.sessions, self.seeds, self.report, self.metadata
-        )
+        chosen = self.session_config(self.sessions, SessionFilter(skip_marked=True))
+        outcomes, page = evaluate_run(self.run_folder, self.source, chosen, self.seeds, self.report)
         if self.json:
             _print_json({"report": str(page), "policies": {o.policy: o.summary() for o in outcomes}})
             return

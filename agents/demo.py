@@ -13,6 +13,7 @@ from rich.console import Console
 from agents.report import evaluate_run, print_outcomes
 from agents.runs import TrainConfig
 from agents.training import train
+from loaders import SessionConfig
 from loaders.embedded import embedded_postgres, write_session
 from loaders.exchange_sim import SimConfig, simulate_session
 
@@ -82,7 +83,7 @@ def run_demo(config: DemoConfig, console: Console) -> dict[str, Any]:
         (result,) = train(settings, console)
 
         stage(4, f"Judging it on sessions that it has not seen ({', '.join(ids[-held_out:])}), beside other policies.")
-        outcomes, page = evaluate_run(out, [url], sessions=tuple(ids[-held_out:]))
+        outcomes, page = evaluate_run(out, [url], SessionConfig(session_pool=tuple(ids[-held_out:])))
     print_outcomes(console, outcomes)
     stage(5, f"The report, for a browser: {page.absolute()}")
     return {

@@ -30,20 +30,18 @@ COLORS = {
 def evaluate_run(
     run: Path,
     source: Sequence[str],
-    sessions: Sequence[str] = (),
+    chosen: SessionConfig | None = None,
     seeds: int = 3,
     page: Path | None = None,
-    metadata: str | None = None,
 ) -> tuple[list[Outcome], Path]:
     """Play a run's newest agent and the baselines on a source and write the report.
 
     Args:
         run: folder of the run.
         source: to play on.
-        sessions: of the source; if empty, all that are not marked empty or test.
+        chosen: sessions of the source, and how they are read; by default all that are not marked empty or test.
         seeds: episodes per window, for policies that draw.
         page: of the report; `run`/report.html by default.
-        metadata: a file of close times, results and fees of the source's markets.
 
     Returns:
         the outcomes, the agent's first, and the page.
@@ -51,10 +49,7 @@ def evaluate_run(
     config, trained_on = load_run(run)
     folder = RunFolder(run)
     weights = folder.restore_weights()
-    unmarked = SessionFilter(skip_marked=True)
-    tape, index = load_tape(
-        list(source), SessionConfig(session_pool=tuple(sessions), metadata=metadata, filter=unmarked)
-    )
+    tape, index = load_tape(list(source), chosen or SessionConfig(filter=SessionFilter(skip_marked=True)))
     env, params, network = make_environment(config, tape)
     windows = all_windows(tape, config.max_markets, config.episode_length, config.decision_interval_ms)
     outcomes = evaluate(env, network, weights, params, windows, seeds=seeds)

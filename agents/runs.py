@@ -18,12 +18,29 @@ import orbax.checkpoint as ocp
 from agents.networks import ActorCritic
 from agents.ppo import HyperParameters, Layout, Learner
 from kalshi_jax import EnvParams, MarketAgnosticKalshiEnv, Tape
-from loaders import SessionFilter, Split
+from loaders import SessionConfig, SessionFilter, Split
 from loaders.postgres import redact
 
 
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How a source is read."""
+
+    metadata: str | None = None
+    """A JSON file of the markets' close times, results and fees; without it holdings end at their last mark."""
+    skip_bad_rows: bool = False
+    """Leave out and count lines of a recording that are broken, and what follows where a gzip file is cut short."""
+    strict: bool = False
+    """Refuse a session with anything left out, repaired or missing; the first such row is named where it is known."""
+
+    def session_config(self, sessions: tuple[str, ...] = (), filter: SessionFilter | None = None) -> SessionConfig:
+        """Say it to a loader, and which sessions."""
+        chosen: Any = {field.name: getattr(self, field.name) for field in fields(Reading)}
+        return SessionConfig(session_pool=sessions, filter=filter or SessionFilter(), **chosen)
+
+
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Reading):
     """Train an agent on recorded order books.
 
     SOURCE is one or more recordings (a path, or a glob in quotes), a postgresql:// URL, or a store written by
@@ -35,8 +52,6 @@ class TrainConfig:
     sessions: tuple[str, ...] = ()
     """Sessions of the source to train on, by id; all of them by default."""
     filter: SessionFilter = field(default_factory=lambda: SessionFilter(skip_marked=True))
-    metadata: str | None = None
-    """A JSON file of the markets' close times, results and fees; without it holdings end at their last mark."""
     out: Path | None = None
     """Folder of the run; runs/<date and time> by default."""
     total_steps: int = 5_000_000

@@ -38,7 +38,7 @@ from agents.runs import (
 )
 from kalshi_jax import EnvParams, Tape
 from kalshi_jax.params import cumulative_weights, default_weights
-from loaders import SessionConfig, TapeIndex, load_tape, select_markets, session_weights, split_sessions, stage_at
+from loaders import TapeIndex, load_tape, select_markets, session_weights, split_sessions, stage_at
 
 
 @dataclass
@@ -104,8 +104,7 @@ def train(config: TrainConfig, console: Console | None = None) -> list[RunResult
     if config.resume and not folder.config_file.exists():
         raise FileNotFoundError(f"{folder.path} has no config.json: there is no run to resume; leave out --resume")
     console.print(f"Loading {', '.join(settings_of(config)['source'])}")
-    chosen = SessionConfig(session_pool=config.sessions, metadata=config.metadata, filter=config.filter)
-    tape, index = load_tape(list(config.source), chosen)
+    tape, index = load_tape(list(config.source), config.session_config(config.sessions, config.filter))
     data, split, held_out = describe_data(tape, index), None, None
     console.print(f"{data['sessions']} sessions, {data['markets']} markets, {data['changes']:,} changes of the book")
     if config.split != "none":

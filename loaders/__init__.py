@@ -1,5 +1,6 @@
 """Everything that reads the world: recordings, the session database, the store, the simulated exchange. Out comes a Tape."""
 
+from loaders.cached import cached_tape
 from loaders.catalogue import SessionFilter
 from loaders.curriculum import Stage, session_weights, stage_at
 from loaders.events import DataError, Events, MarketFacts, Report
@@ -30,6 +31,7 @@ __all__ = [
     "TapeIndex",
     "book_at",
     "build_tape",
+    "cached_tape",
     "check_split",
     "load_tape",
     "read_metadata",

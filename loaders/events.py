@@ -98,8 +98,26 @@ class Report:
     crossed_after: int = 0  # rows that are crossed after all their changes
     read_again: int = 0  # times a database session was begun anew because the server had gone away
     dropped: dict[str, int] = field(default_factory=dict)  # reason -> rows left out
+    first: dict[str, str] = field(default_factory=dict)  # reason or counter -> where it was met first, if known
 
     @property
     def repaired(self) -> int:
         """Times, levels and snapshots that were repaired."""
         return self.times_repaired + self.levels_repaired + self.snapshots_repaired
+
+
+def forward_times(market: np.ndarray, time_ms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Raise each time (i64[n], in recorded order) to the latest before it in its market.
+
+    Returns:
+        i64[n], and bool[n] of those that were raised.
+    """
+    if (np.diff(time_ms) >= 0).all():  # over all markets
+        return time_ms, np.zeros(len(time_ms), bool)
+    time = time_ms.copy()
+    order = np.argsort(market, kind="stable")
+    back = (market[order][1:] == market[order][:-1]) & (time[order][1:] < time[order][:-1])
+    for late in np.unique(market[order][1:][back]):
+        at = np.flatnonzero(market == late)
+        time[at] = np.maximum.accumulate(time[at])
+    return time, time != time_ms

@@ -102,7 +102,7 @@ def frame_columns(frames: list[dict], tickers: dict[str, int]) -> dict[str, np.n
 
 
 def snapshot_levels(message: dict) -> np.ndarray | None:
-    """Read a snapshot's levels: i64[levels, 3] of side, price and size; None if one of them cannot be read."""
+    """Read a snapshot's levels: i64[levels, 3] of side, price and size; None if one cannot be read or is given twice."""
     parts = []
     for name, side in SIDES.items():
         key, unit = next(((name + end, unit) for end, unit in LEVEL_KEYS if message.get(name + end)), ("", 1))
@@ -111,7 +111,8 @@ def snapshot_levels(message: dict) -> np.ndarray | None:
             return None
         price, good_price = _exact(_numbers([pair[0] for pair in pairs]), unit)
         size, good_size = _exact(_numbers([pair[1] for pair in pairs]), HUNDREDTHS)
-        if not np.all(good_price & good_size & (price > 0) & (price < 10_000) & (size >= 0)):
+        fits = good_price & good_size & (price > 0) & (price < 10_000) & (size >= 0)
+        if not fits.all() or len(set(price.tolist())) < len(price):
             return None
         parts.append(np.stack([np.full(len(pairs), side), price, size], axis=1))
     return np.concatenate(parts)
@@ -149,8 +150,10 @@ def read_trades(frames: list[dict], columns: dict[str, np.ndarray]) -> tuple[Tra
 
 
 def _numbers(values: list) -> np.ndarray:
-    """Convert to f64[n]; NaN for whatever is no number."""
+    """Convert to f64[n]; NaN for whatever is no number, true and false included."""
     try:
+        if bool in set(map(type, values)):
+            raise TypeError("a truth value is no number")
         return np.fromiter(map(float, values), np.float64, len(values))
     except (TypeError, ValueError):
         return np.array([_number(value) for value in values], np.float64)
@@ -166,14 +169,14 @@ def _codes(names: list, codes: Mapping[str, int], unknown: int) -> np.ndarray:
 
 def _number(value: object) -> float:
     try:
-        return float(value)  # type: ignore[arg-type]
+        return NAN if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return NAN
 
 
 def _exact(values: np.ndarray, unit: int | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Scale to integers of 1/unit: i64[n], and bool[n] that is false where a value is no such integer (it becomes 0)."""
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         scaled = values * unit
         whole = np.rint(scaled)
         good = (np.abs(scaled - whole) < 1e-3) & (np.abs(whole) < LARGEST)

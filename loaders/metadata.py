@@ -19,6 +19,7 @@ from kalshi_jax.fees import FEE_TYPES, MAX_RATE
 from kalshi_jax.tape import CENT, DOLLAR, VOID
 from loaders.events import DataError, MarketFacts
 
+LATEST_S = 253_402_300_800  # the year 10,000
 RESULTS = {"yes": DOLLAR, "no": 0, "void": VOID}
 
 
@@ -41,7 +42,7 @@ def facts_of_lifecycle(message: Mapping[str, Any], known: MarketFacts) -> Market
     are missing or make no sense say nothing: the channel tells of every market of the exchange, and of much else.
     """
     facts = known
-    if isinstance(seconds := message.get("close_ts"), int) and seconds > 0:
+    if type(seconds := message.get("close_ts")) is int and 0 < seconds < LATEST_S:
         facts = replace(facts, close_ms=1000 * seconds)
     record = {"result": message.get("result"), "settlement_value_dollars": message.get("settlement_value")}
     try:
@@ -71,10 +72,10 @@ def read_metadata(path: str | Path) -> Metadata:
     if not isinstance(data, dict):
         raise DataError(f"{path}: {type(data).__name__}: expected an object of markets by ticker")
     whole = isinstance(data.get("markets"), list | dict) or isinstance(data.get("series"), list | dict)
-    records = _by_ticker(path, data.get("markets", {}) if whole else data)
+    records = _by_ticker(path, data.get("markets") if whole else data)
     series = {
         name: _fees(f"{path}: series {name}", record, MarketFacts())
-        for name, record in _by_ticker(path, data.get("series", {}) if whole else {}).items()
+        for name, record in _by_ticker(path, data.get("series") if whole else {}).items()
     }
     markets = {}
     for ticker, record in records.items():
@@ -89,6 +90,10 @@ def _by_ticker(path: Path, records: Any) -> dict[str, dict[str, Any]]:
         if not all(isinstance(record, dict) and isinstance(record.get("ticker"), str) for record in records):
             raise DataError(f"{path}: a record without its ticker: expected the exchange's own records")
         records = {record["ticker"]: record for record in records}
+    if records is None:
+        return {}
+    if not isinstance(records, dict):
+        raise DataError(f"{path}: {records!r}: expected records in a list or by ticker; repair the file")
     for ticker, record in records.items():
         if not isinstance(record, dict):
             raise DataError(f"{path}: {ticker}: {record!r}: expected an object with close_time, result, fee_type")
@@ -113,7 +118,7 @@ def _result(place: str, record: dict[str, Any]) -> int | None:
     result = record.get("result")
     if result in (None, ""):
         return None
-    if result in RESULTS:
+    if isinstance(result, str) and result in RESULTS:
         return RESULTS[result]
     if result != "scalar":
         raise DataError(f"{place}: result={result!r}: expected yes, no, void, scalar or null")
@@ -126,7 +131,7 @@ def _fees(place: str, record: dict[str, Any], otherwise: MarketFacts) -> MarketF
     kind = record.get("fee_type")
     if kind is None:
         return otherwise
-    if kind not in FEE_TYPES:
+    if not isinstance(kind, str) or kind not in FEE_TYPES:
         raise DataError(f"{place}: fee_type={kind!r}: expected one of {', '.join(FEE_TYPES)}")
     record = {"fee_multiplier": 1} | record
     taker, maker, flat = (_whole(place, record, "fee_multiplier", unit, MAX_RATE) for unit in FEE_TYPES[kind])

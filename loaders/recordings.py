@@ -13,12 +13,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
 
 from loaders import frames as fr
-from loaders.events import DataError, Events, Kind, MarketFacts, Report, Trades
+from loaders.events import DataError, Events, Kind, MarketFacts, Report, Trades, forward_times
 from loaders.metadata import facts_of_lifecycle
 
 BLOCK = 1 << 19  # bytes of text parsed at once: what they become stays in the cache
@@ -71,13 +72,13 @@ def read_recordings(paths: Sequence[Path], skip_bad_rows: bool = False) -> Itera
 def read_recording(path: Path, skip_bad_rows: bool = False) -> Events:
     """Read one recording. See `read_recordings`."""
     report, tickers = Report(), dict[str, int]()
-    blocks = [fr.frame_columns([], tickers)]
+    blocks = [fr.frame_columns([], tickers) | {"line": np.zeros(0, np.int64)}]
     trades, off_book = [fr.read_trades([], blocks[0])[0]], 0
     levels: dict[int, np.ndarray | None] = {}
     facts: dict[str, MarketFacts] = {}
     first = 0
-    for frames in _frames(path, report, skip_bad_rows):
-        columns = fr.frame_columns(frames, tickers)
+    for frames, lines in _frames(path, report, skip_bad_rows):
+        columns = fr.frame_columns(frames, tickers) | {"line": lines}
         some_trades, block_trade = fr.read_trades(frames, columns)
         for i in np.flatnonzero((columns["type"] == fr.SNAPSHOT) & (columns["fault"] == 0)).tolist():
             levels[first + i] = fr.snapshot_levels(fr.message_of(frames[i]))
@@ -97,7 +98,7 @@ def read_recording(path: Path, skip_bad_rows: bool = False) -> Events:
     report.snapshots, report.deltas, report.tickers = kinds[fr.SNAPSHOT], kinds[fr.DELTA], kinds[fr.TICKER]
     report.trades, report.other = kinds[fr.TRADE] - off_book, kinds[fr.OTHER] + off_book
     for fault, count in Counter(columns["fault"][columns["fault"] > 0].tolist()).items():
-        _drop(report, fr.REASONS[fault], count)
+        _drop(report, fr.REASONS[fault], _line(columns, columns["fault"] == fault), count)
     events = _to_events(session_id_of(path), list(tickers), columns, levels, _join(trades), report)
     return replace(events, facts={name: facts[name] for name in tickers if name in facts})
 
@@ -105,8 +106,8 @@ def read_recording(path: Path, skip_bad_rows: bool = False) -> Events:
 # -- lines
 
 
-def _frames(path: Path, report: Report, skip: bool) -> Iterator[list[dict]]:
-    """Parse a file block by block; a line that is no JSON object is counted, or an error that names it."""
+def _frames(path: Path, report: Report, skip: bool) -> Iterator[tuple[list[dict], np.ndarray]]:
+    """Parse a file block by block into frames and their line numbers; a line that is no JSON object is counted, or an error."""
     before = 0
     for lines in _lines(path, report, skip):
         try:
@@ -114,15 +115,18 @@ def _frames(path: Path, report: Report, skip: bool) -> Iterator[list[dict]]:
             whole = len(frames) == len(lines) and all(type(frame) is dict for frame in frames)
         except orjson.JSONDecodeError:
             whole = False
+        numbers = np.arange(before + 1, before + 1 + len(lines))
         if not whole:
-            frames = _frames_one_by_one(path, lines, before, report, skip)
+            frames, numbers = _frames_one_by_one(path, lines, before, report, skip)
         before += len(lines)
         report.rows_read += len(frames)
-        yield frames
+        yield frames, numbers
 
 
-def _frames_one_by_one(path: Path, lines: list[bytes], before: int, report: Report, skip: bool) -> list[dict]:
-    frames = []
+def _frames_one_by_one(
+    path: Path, lines: list[bytes], before: int, report: Report, skip: bool
+) -> tuple[list[dict], np.ndarray]:
+    frames, numbers = [], []
     for number, line in enumerate(lines, start=before + 1):
         if not line.strip():
             continue
@@ -132,16 +136,17 @@ def _frames_one_by_one(path: Path, lines: list[bytes], before: int, report: Repo
             frame = None
         if isinstance(frame, dict):
             frames.append(frame)
+            numbers.append(number)
         elif skip:
             report.rows_read += 1
-            _drop(report, BAD_LINE)
+            _drop(report, BAD_LINE, f"line {number}")
         else:
             raise DataError(
                 f"{path}:{number}: {BAD_LINE}: {line[:60]!r}: expected one exchange frame a line, such as "
                 '{"recv_ms": 1, "type": "orderbook_delta", "sid": 1, "seq": 2, "msg": {...}}; repair the line, or load '
-                "with skip_bad_rows=True to leave it out and count it"
+                "with skip_bad_rows=True (--skip-bad-rows) to leave it out and count it"
             )
-    return frames
+    return frames, np.array(numbers, np.int64)
 
 
 def _lines(path: Path, report: Report, skip: bool) -> Iterator[list[bytes]]:
@@ -157,10 +162,10 @@ def _lines(path: Path, report: Report, skip: bool) -> Iterator[list[bytes]]:
         if not skip:
             raise DataError(
                 f"{path}:{count + 1}: {CUT_SHORT} ({error}): expected a complete gzip file; copy it again, or load with "
-                f"skip_bad_rows=True to use the {count} whole lines before"
+                f"skip_bad_rows=True (--skip-bad-rows) to use the {count} whole lines before"
             ) from error
         report.rows_read += 1
-        _drop(report, CUT_SHORT)
+        _drop(report, CUT_SHORT, f"line {count + 1}")
         return
     if rest:
         yield [rest]
@@ -176,7 +181,11 @@ def _text(path: Path) -> Iterator[bytes]:
             return
         stream = zlib.decompressobj(wbits=31)
         while block:
-            yield stream.decompress(block, BLOCK)
+            before = stream.copy()
+            try:
+                yield stream.decompress(block, BLOCK)
+            except zlib.error:
+                yield from _undamaged(before, block)
             block = stream.unconsumed_tail
             if stream.eof:  # a gzip file may hold several streams, one after the other
                 block = stream.unused_data or file.read(BLOCK)
@@ -187,8 +196,24 @@ def _text(path: Path) -> Iterator[bytes]:
             raise EOFError("the end-of-stream marker is missing")
 
 
-def _drop(report: Report, reason: str, count: int = 1) -> None:
+def _undamaged(stream: Any, block: bytes) -> Iterator[bytes]:
+    """Gunzip a block byte by byte, up to the place where the stream is damaged, and raise there as zlib does."""
+    text = bytearray()
+    try:
+        for i in range(len(block)):
+            text += stream.decompress(block[i : i + 1])
+    finally:
+        yield bytes(text)
+
+
+def _drop(report: Report, reason: str, place: str, count: int = 1) -> None:
     report.dropped[reason] = report.dropped.get(reason, 0) + count
+    report.first.setdefault(reason, place)
+
+
+def _line(frame: Columns, marked: np.ndarray) -> str:
+    """Name the first of the marked frames, of which there is one."""
+    return f"line {frame['line'][marked.argmax()]}"
 
 
 def _join(parts: list[Trades]) -> Trades:
@@ -218,6 +243,8 @@ def _judge(frame: Columns, report: Report) -> None:
 
     gap, restart, report.epochs = _sequence_breaks(frame)
     report.sequence_gaps = int(gap.sum())
+    if report.sequence_gaps:
+        report.first["sequence_gaps"] = _line(frame, gap)
     frame["breaks"] = gap | restart
     _, subscription = np.unique(frame["sid"], return_inverse=True)
     shown, broken = _latest(market, snapshot), _latest(subscription, frame["breaks"])
@@ -273,8 +300,11 @@ def _to_events(
             parts.append(part)
     rows = np.concatenate(parts)
     at, kind, market, side, price, size = rows[np.argsort(rows[:, 0], kind="stable")].T
-    time, late = _forward(market, frame["time_ms"][at])
-    report.times_repaired = int((late & (kind == Kind.ADD)).sum())
+    time, late = forward_times(market, frame["time_ms"][at])
+    raised = at[late & (kind == Kind.ADD)]
+    report.times_repaired = len(raised)
+    if len(raised):
+        report.first["times_repaired"] = f"line {frame['line'][raised[0]]}"
     return Events(
         session_id=session_id,
         tickers=tickers,
@@ -306,14 +336,3 @@ def _endings(frame: Columns) -> list[tuple[int, int]]:
         elif frame["fault"][start] == 0 and last == stop and frame["fault"][stop]:
             endings.append((int(stop), int(market)))
     return endings
-
-
-def _forward(market: np.ndarray, time_ms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Raise each time to the latest before it in its market. Returns i64[n] and bool[n] of those raised."""
-    time = time_ms.copy()
-    order = np.argsort(market, kind="stable")
-    back = (market[order][1:] == market[order][:-1]) & (time[order][1:] < time[order][:-1])
-    for late in np.unique(market[order][1:][back]):
-        at = np.flatnonzero(market == late)
-        time[at] = np.maximum.accumulate(time[at])
-    return time, time != time_ms

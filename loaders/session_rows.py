@@ -12,12 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 import orjson
 
-from loaders.events import HUNDREDTHS, Events, Kind, Report, Trades
+from loaders.events import HUNDREDTHS, Events, Kind, Report, Trades, forward_times
 from loaders.replay import market_groups, stable_order
 
 NULL = -(2**62)  # how a NULL number arrives
 UNITS = 10_000  # prices (cents) and sizes (contracts) arrive as integers of 1/10,000, exact for every NUMERIC in use
 LARGEST = 10**12  # contracts or cents; numbers from here on arrive as this and are no size
+NAN = float("nan")
+LATEST_MS = 2**52  # times and sequence numbers from here on are none
+LAST_SEQUENCE = 2**40
 CENT = 100  # 0.01 cent
 TOP = 100 * CENT  # a dollar
 CLOCK_SKEW_MS = 1_000  # two rows of one connection may be stamped out of order by this much
@@ -85,7 +88,7 @@ def events_from_rows(
     report = Report(rows_read=len(snapshots) + len(deltas.market))
     names = list(names)
     snaps = _parse_snapshots(snapshots, names, report)
-    deltas = _drop_bad_deltas(deltas, report)
+    deltas, number = _drop_bad_deltas(deltas, report)
     delta_epoch, snap_epoch, snap_position = place_snapshots(
         deltas.sequence, deltas.time_ms, snaps.sequence, snaps.time_ms
     )
@@ -95,12 +98,12 @@ def events_from_rows(
 
     known_from, lost = _known_spans(snaps, snap_epoch, snap_position, deltas, delta_epoch, len(names))
     known = np.arange(len(delta_epoch)) >= known_from
-    _count(report, "delta of a market that has no snapshot yet since the last (re)connection", ~known)
+    _count(report, "delta of a market that has no snapshot yet since the last (re)connection", ~known, number)
     kept_before = np.append(0, np.cumsum(known))  # of deltas, by place
-    deltas = deltas.keep(known)
+    deltas, number = deltas.keep(known), number[known]
     report.snapshots, report.deltas = len(snaps.market), len(deltas.market)
 
-    events = _join(session_id, names, snaps, snap_position, deltas, kept_before, lost, report)
+    events = _join(session_id, names, snaps, snap_position, deltas, number, kept_before, lost, report)
     for name, value in labels.items():
         setattr(events, name, value)
     return events
@@ -200,12 +203,18 @@ def _falls(sequence: np.ndarray) -> np.ndarray:
     return np.diff(sequence, prepend=sequence[:1] - 1) <= 0
 
 
-def _drop_bad_deltas(rows: DeltaRows, report: Report) -> DeltaRows:
-    """Leave out rows that state no change of a level, each counted under the first reason that holds."""
+def _drop_bad_deltas(rows: DeltaRows, report: Report) -> tuple[DeltaRows, np.ndarray]:
+    """Leave out rows that state no change of a level, each counted under the first reason that holds.
+
+    Returns:
+        The good rows, and which of the session's they are: i64[n], from 0 in order of id.
+    """
     reasons: dict[str, Callable[[], np.ndarray]] = {
         "delta without market_ticker": lambda: rows.market < 0,
-        "delta without timestamp_ms": lambda: rows.time_ms <= 0,
-        "delta without sequence_number": lambda: rows.sequence < 0,
+        "delta without timestamp_ms": lambda: rows.time_ms == 0,
+        "delta with a timestamp_ms that is no time": lambda: (rows.time_ms < 0) | (rows.time_ms >= LATEST_MS),
+        "delta without sequence_number": lambda: rows.sequence == NULL,
+        "delta with a sequence_number that is none": lambda: (rows.sequence < 0) | (rows.sequence >= LAST_SEQUENCE),
         "delta whose side is neither yes nor no": lambda: rows.side < 0,
         "delta without price": lambda: rows.price == NULL,
         "delta at a price outside 0..100 cents": lambda: (rows.price <= 0) | (rows.price >= 100 * UNITS),
@@ -215,15 +224,15 @@ def _drop_bad_deltas(rows: DeltaRows, report: Report) -> DeltaRows:
         "delta with a new_size that is no size": lambda: rows.new_size >= LARGEST * UNITS,
         "delta with a new_size finer than 0.01 contract": lambda: rows.new_size % (UNITS // HUNDREDTHS) != 0,
     }
-    good = np.ones(len(rows.market), bool)
+    good, number = np.ones(len(rows.market), bool), np.arange(len(rows.market))
     for reason, find in reasons.items():
         bad = find()
-        _count(report, reason, good & bad)
+        _count(report, reason, good & bad, number)
         good &= ~bad
-    rows = rows.keep(good)
+    rows, number = rows.keep(good), number[good]
     copies = _copies(rows)
-    _count(report, "delta stored twice", copies)
-    return rows.keep(~copies)
+    _count(report, "delta stored twice", copies, number)
+    return rows.keep(~copies), number[~copies]
 
 
 def _copies(rows: DeltaRows) -> np.ndarray:
@@ -249,18 +258,16 @@ def _parse_snapshots(rows: list[SnapshotRow], names: list[str], report: Report) 
     heads: list[tuple[int, int, int]] = []
     levels: list[tuple[int, int, int, int]] = []
     seen: set[tuple] = set()
-    for row in rows:
-        reason = next(
-            (f"snapshot without {name}" for name, value in vars(row).items() if value is None and "asks" not in name),
-            "",
-        )
-        books = None if reason else _read_books(row, report)
+    for count, row in enumerate(rows, start=1):
+        place = f"snapshot {count} of the session in order of id"
+        reason = _fault_of_snapshot(row)
+        books = None if reason else _read_books(row, report, place)
         if not reason and books is None:
             reason = "snapshot whose book is not an object of prices and sizes"
         if not reason and (copy := (row.ticker, row.time_ms, row.sequence, row.yes_bids, row.no_bids)) in seen:
             reason = "snapshot stored twice"
         if reason:
-            report.dropped[reason] = report.dropped.get(reason, 0) + 1
+            _drop(report, reason, place)
             continue
         seen.add(copy)
         assert row.ticker is not None, "has no reason to be dropped"
@@ -282,36 +289,56 @@ def _parse_snapshots(rows: list[SnapshotRow], names: list[str], report: Report) 
     )
 
 
-def _read_books(row: SnapshotRow, report: Report) -> tuple[dict[int, int], dict[int, int]] | None:
+def _fault_of_snapshot(row: SnapshotRow) -> str:
+    for name, value in vars(row).items():
+        if value is None and "asks" not in name:
+            return f"snapshot without {name}"
+    if not 0 < (row.time_ms or 0) < LATEST_MS:
+        return "snapshot with a timestamp_ms that is no time"
+    return "" if 0 <= (row.sequence or 0) < LAST_SEQUENCE else "snapshot with a sequence_number that is none"
+
+
+def _read_books(row: SnapshotRow, report: Report, place: str) -> tuple[dict[int, int], dict[int, int]] | None:
     """Read both sides' bids of a snapshot, {0.01 cent: 0.01 contract}; None if a column is not such an object.
 
     Early recordings put levels above 50 cents into the `asks` columns as they came. A sound row repeats there the
     other side's bids seen from 100; where it does not, and bids and asks together are a possible book, they are it.
     """
-    columns = [_read_levels(text, report) for text in (row.yes_bids, row.yes_asks, row.no_bids, row.no_asks)]
+    columns = [_read_levels(text) for text in (row.yes_bids, row.yes_asks, row.no_bids, row.no_asks)]
     if any(column is None for column in columns):
         return None
-    yes_bids, yes_asks, no_bids, no_asks = (column or {} for column in columns)
+    (yes_bids, yes_asks, no_bids, no_asks), bad = zip(*(column for column in columns if column), strict=True)
+    _drop(report, "level of a snapshot: not one price inside 0..100 cents and one size", place, sum(bad))
     if (not yes_asks and not no_asks) or (yes_asks == _mirror(no_bids) and no_asks == _mirror(yes_bids)):
         return yes_bids, no_bids
     raw_yes, raw_no = yes_bids | yes_asks, no_bids | no_asks
     if max(raw_yes, default=0) + max(raw_no, default=0) < TOP:
         report.snapshots_repaired += 1
+        report.first.setdefault("snapshots_repaired", place)
         return raw_yes, raw_no
-    _count(report, "level of a snapshot: asks that contradict the bids", np.ones(len(yes_asks) + len(no_asks), bool))
+    _drop(report, "level of a snapshot: asks that contradict the bids", place, len(yes_asks) + len(no_asks))
     return yes_bids, no_bids
 
 
-def _read_levels(text: str | None, report: Report) -> dict[int, int] | None:
-    """Read {"45": 100} as {0.01 cent: 0.01 contract}; None if it is something else."""
+def _read_levels(text: str | None) -> tuple[dict[int, int], int] | None:
+    """Read {"45": 100} as {0.01 cent: 0.01 contract} and the number of levels left out; None if it is something else."""
+    levels, bad = {}, 0
     try:
-        book = orjson.loads(text) if text is not None else {}
-        levels = {round(float(price) * CENT): round(float(size) * HUNDREDTHS) for price, size in book.items()}
-    except (ValueError, TypeError, AttributeError, OverflowError):
+        for key, value in ({} if text is None else orjson.loads(text)).items():
+            price, size = float(key) * CENT, NAN if isinstance(value, bool) else float(value) * HUNDREDTHS
+            fits = 0 < price < TOP and 0 <= size < LARGEST * HUNDREDTHS  # no NaN does
+            if (
+                fits
+                and abs(price - round(price)) < 1e-3
+                and abs(size - round(size)) < 1e-3
+                and round(price) not in levels
+            ):
+                levels[round(price)] = round(size)
+            else:
+                bad += 1
+    except (ValueError, TypeError, AttributeError):
         return None
-    bad = [price for price, size in levels.items() if not 0 < price < TOP or size < 0]
-    _count(report, "level of a snapshot: price outside 0..100 cents or negative size", np.ones(len(bad), bool))
-    return {price: size for price, size in levels.items() if size and price not in bad}
+    return {price: size for price, size in levels.items() if size}, bad
 
 
 def _mirror(bids: dict[int, int]) -> dict[int, int]:
@@ -360,6 +387,7 @@ def _join(
     snaps: _Snapshots,
     snap_position: np.ndarray,
     deltas: DeltaRows,
+    number: np.ndarray,
     kept_before: np.ndarray,
     lost: list[tuple[int, int, int]],
     report: Report,
@@ -390,13 +418,15 @@ def _join(
     price = column(zeros, snaps.price, deltas.price // (UNITS // CENT), np.int32)
     size = column(zeros, snaps.size, deltas.new_size // (UNITS // HUNDREDTHS), np.int64)
     market, tickers = _number_by_appearance(market, names)
-    report.times_repaired = _never_decrease(market, time_ms)
+    time_ms, late = forward_times(market, time_ms)
+    _repair(report, "times_repaired", np.flatnonzero(late), changes, number)
     none = np.zeros(0, np.int64)
     trades = Trades(none.astype(np.int32), none, none.astype(np.int32), none, none.astype(np.int8))
     events = Events(session_id, tickers, market, time_ms, kind, side, price, size, trades, report)
 
     before, old_size = level_sizes(events)[0][changes], deltas.old_size
-    report.levels_repaired = int(np.count_nonzero((old_size != NULL) & (old_size != before * (UNITS // HUNDREDTHS))))
+    contradicted = (old_size != NULL) & (old_size != before * (UNITS // HUNDREDTHS))
+    _repair(report, "levels_repaired", np.flatnonzero(changes)[contradicted], changes, number)
     return events
 
 
@@ -410,20 +440,28 @@ def _number_by_appearance(market: np.ndarray, names: list[str]) -> tuple[np.ndar
     return number[market], [names[index] for index in present]
 
 
-def _never_decrease(market: np.ndarray, time_ms: np.ndarray) -> int:
-    """Lift, in place, times that run backwards within their market to the latest before them; return how many."""
-    if (np.diff(time_ms) >= 0).all():  # over all markets
-        return 0
-    order = stable_order(market)
-    earliest = time_ms.min()
-    lane = market[order].astype(np.int64) * (time_ms.max() - earliest + 1)
-    latest = np.maximum.accumulate(time_ms[order] - earliest + lane) - lane + earliest
-    repaired = int(np.count_nonzero(latest != time_ms[order]))
-    time_ms[order] = latest
-    return repaired
+def _repair(report: Report, counter: str, found: np.ndarray, changes: np.ndarray, number: np.ndarray) -> None:
+    """Count repaired events, i64[...]; `changes` (bool[n]) tells which events are deltas, `number` which of the session's."""
+    setattr(report, counter, len(found))
+    if len(found):
+        of_delta = changes[found[0]]
+        report.first[counter] = (
+            _delta_place(number[np.count_nonzero(changes[: found[0]])]) if of_delta else "a snapshot"
+        )
 
 
-def _count(report: Report, reason: str, rows: np.ndarray) -> None:
-    number = int(np.count_nonzero(rows))
-    if number:
-        report.dropped[reason] = report.dropped.get(reason, 0) + number
+def _count(report: Report, reason: str, rows: np.ndarray, number: np.ndarray) -> None:
+    """Count deltas left out: bool[n] of them, and i64[n] which of the session's deltas they are, from 0 in order of id."""
+    left_out = number[rows]
+    if len(left_out):
+        _drop(report, reason, _delta_place(left_out[0]), len(left_out))
+
+
+def _drop(report: Report, reason: str, place: str, count: int = 1) -> None:
+    if count:
+        report.dropped[reason] = report.dropped.get(reason, 0) + count
+        report.first.setdefault(reason, place)
+
+
+def _delta_place(number: int) -> str:
+    return f"delta {number + 1} of the session in order of id"

@@ -15,6 +15,7 @@ from loaders.metadata import Metadata, read_metadata
 from loaders.recordings import find_recordings, read_recordings, session_id_of
 from loaders.replay import replay
 from loaders.store import is_store, read_store
+from loaders.strict import refuse_repairs
 from loaders.tapes import Progress, build_tape, select_sessions
 
 Source = str | Path | Sequence[str | Path]
@@ -33,6 +34,7 @@ class SessionConfig:
     start_offset: int = 0  # changes at the head of a market in which no episode begins
     temporal_features: bool = True
     skip_bad_rows: bool = False  # leave out and count broken lines of a recording instead of refusing the file
+    strict: bool = False  # refuse a session with anything left out, repaired or missing: see `refuse_repairs`
     metadata: str | Path | None = None  # a file of close times, results and fees: see `read_metadata`
     filter: SessionFilter = field(default_factory=SessionFilter)  # and of those, sessions that meet these conditions
 
@@ -85,8 +87,14 @@ class SessionDataLoader:
             )
         if store is None:
             sessions, total = self._events()
-            return build_tape(self._with_facts(sessions), self.progress, total, self.config.wanted)
-        tape, index = read_store(store)
+            tape, index = build_tape(self._with_facts(sessions), self.progress, total, self.config.wanted)
+        else:
+            tape, index = self._choose(store, *read_store(store))
+        self.check([*index.sessions, *index.skipped])
+        return tape, index
+
+    def _choose(self, store: Path, tape: Tape, index: TapeIndex) -> tuple[Tape, TapeIndex]:
+        """Choose of a store's sessions those that are asked for."""
         passes = {info.session_id: self.config.wanted.passes(info) for info in index.sessions}
         if all(passes.values()) and not self.config.session_ids:
             return tape, index
@@ -102,21 +110,55 @@ class SessionDataLoader:
         store = self._store()
         if store is not None:
             index = read_store(store)[1]
-            ids = self.config.session_ids
-            known = (info for info in [*index.sessions, *index.skipped] if not ids or info.session_id in ids)
-            return list(filter(self.config.wanted.passes, known))
+            known = {info.session_id: info for info in [*index.sessions, *index.skipped]}
+            asked = self.config.session_ids or tuple(known)
+            if unknown := [name for name in asked if name not in known]:
+                raise DataError(f"no session {', '.join(unknown)} in {store}: expected one of {', '.join(known)}")
+            return self.check(list(filter(self.config.wanted.passes, map(known.__getitem__, asked))))
         sessions, total = self._events()
         infos: list[SessionInfo] = []
         for done, events in enumerate(map(close_markets, self._with_facts(sessions)), start=1):
             infos += filter(self.config.wanted.passes, [describe(events, replay(events))])
             if self.progress:
                 self.progress(done, total, events.session_id)
+        return self.check(infos)
+
+    def check(self, infos: list[SessionInfo]) -> list[SessionInfo]:
+        """Refuse sessions with repairs where that is asked for: of these, all that reading and replaying found is known.
+
+        Raises:
+            DataError: the first session that needed one.
+        """
+        for info in infos if self.config.strict else ():
+            refuse_repairs(info.session_id, info.report)
         return infos
 
+    def recordings(self) -> list[Path]:
+        """List the chosen recordings of a source that has such.
+
+        Raises:
+            DataError: one that is asked for is not there, or the source is a list with something else in it.
+            FileNotFoundError: no file is there.
+        """
+        source, wanted = self.source, self.config.session_ids
+        for part in [source] if isinstance(source, str | Path) else source:
+            if str(part).startswith((*POSTGRES, SYNTHETIC)) or is_store(part):
+                raise DataError(f"{part}: expected recordings only in a list of sources; load this one by itself")
+        paths = find_recordings(source)
+        if not wanted:
+            return paths
+        by_id = {session_id_of(path): path for path in paths}
+        unknown = [name for name in wanted if name not in by_id]
+        if unknown:
+            raise DataError(f"no session {', '.join(unknown)} in {source}: expected one of {', '.join(by_id)}")
+        return [by_id[name] for name in wanted]
+
     def _with_facts(self, sessions: Iterable[Events]) -> Iterator[Events]:
-        """Add what the metadata file says to what the sessions themselves know."""
+        """Add what the metadata file says to what the sessions themselves know, and refuse repairs where that is asked for."""
         metadata = Metadata({}, {}) if self.config.metadata is None else read_metadata(self.config.metadata)
         for events in sessions:
+            if self.config.strict:
+                refuse_repairs(events.session_id, events.report)
             said = {ticker: facts for ticker in events.tickers if (facts := metadata.of(ticker)) is not None}
             yield replace(events, facts=events.facts | said)
 
@@ -139,19 +181,17 @@ class SessionDataLoader:
         if isinstance(source, str) and source.startswith(SYNTHETIC):
             from loaders.exchange_sim import synthetic_events
 
-            return _choose(synthetic_events(source), wanted), len(wanted)
-        for part in [source] if isinstance(source, str | Path) else source:
-            if str(part).startswith((*POSTGRES, SYNTHETIC)) or is_store(part):
-                raise DataError(f"{part}: expected recordings only in a list of sources; load this one by itself")
-        paths = find_recordings(source)
-        if wanted:
-            by_id = {session_id_of(path): path for path in paths}
-            unknown = [name for name in wanted if name not in by_id]
-            if unknown:
-                raise DataError(f"no session {', '.join(unknown)} in {source}: expected one of {', '.join(by_id)}")
-            paths = [by_id[name] for name in wanted]
+            return _choose(synthetic_events(source), wanted, source), len(wanted)
+        paths = self.recordings()
         return read_recordings(paths, self.config.skip_bad_rows), len(paths)
 
 
-def _choose(sessions: Iterable[Events], wanted: tuple[str, ...]) -> Iterable[Events]:
-    return (events for events in sessions if not wanted or events.session_id in wanted)
+def _choose(sessions: Iterable[Events], wanted: tuple[str, ...], source: str) -> Iterator[Events]:
+    """Pass on the sessions asked for; an error at the end if there was none of that name."""
+    there = []
+    for events in sessions:
+        there.append(events.session_id)
+        if not wanted or events.session_id in wanted:
+            yield events
+    if unknown := [name for name in wanted if name not in there]:
+        raise DataError(f"no session {', '.join(unknown)} in {source}: expected one of {', '.join(there)}")

@@ -1,17 +1,27 @@
 """The store: a built tape as a folder of .npy files and a manifest, so that the second load only maps files.
 
-The folder appears whole or not at all: it is written beside its place and then renamed. Every file's checksum is in the
-manifest and is verified when it is read.
+    STORE/manifest.json       format, version, the folder of the data, the checksums of its files, what they were made from
+    STORE/tape-1f0a.../       index.json and one .npy file an array
+    STORE/.kalshi-jax-lock    held by the process that writes; empty
+
+Data folders never change once written. A new store is a new data folder, and becomes the store when the manifest that names it
+replaces the old one in a single step: whenever a writer dies, the store is the old one or the new one. Who has opened the old one
+goes on reading its files after they are removed. What dead writers leave behind, the next writer removes.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
-import tempfile
+import uuid
 import zlib
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
@@ -23,7 +33,8 @@ from loaders.statistics import MarketStatistics, SessionStatistics
 from loaders.tapes import to_device
 
 FORMAT, VERSION = "kalshi-jax tape", 5
-MANIFEST, INDEX = "manifest.json", "index.json"
+MANIFEST, INDEX, LOCK = "manifest.json", "index.json", ".kalshi-jax-lock"
+DATA = "tape-"  # how the names of data folders begin
 
 
 def is_store(folder: str | Path) -> bool:
@@ -31,77 +42,157 @@ def is_store(folder: str | Path) -> bool:
     return (Path(folder) / MANIFEST).is_file()
 
 
-def write_store(folder: str | Path, tape: Tape, index: TapeIndex) -> None:
-    """Write a tape and its index to a folder, in place of a store that is there.
+def write_store(folder: str | Path, tape: Tape, index: TapeIndex, made_from: Mapping[str, Any] | None = None) -> None:
+    """Write a tape and its index to a folder, in place of a store that is there; waits for another process that writes there.
+
+    Args:
+        folder: the store.
+        tape: to store.
+        index: of the tape.
+        made_from: what the tape was built from, as JSON; see `loaders.cached`.
+
+    Raises:
+        FileExistsError: something else than a store is there.
+    """
+    with locked(folder):
+        replace_store(folder, tape, index, made_from)
+
+
+@contextmanager
+def locked(folder: str | Path) -> Iterator[None]:
+    """Hold the place of a store while writing there; the lock ends with the process, however that ends.
 
     Raises:
         FileExistsError: something else than a store is there.
     """
     folder = Path(folder)
-    if folder.exists() and not is_store(folder) and (folder.is_file() or any(folder.iterdir())):
+    ours = is_store(folder) or (folder / LOCK).is_file()
+    if folder.exists() and not ours and (folder.is_file() or any(folder.iterdir())):
         raise FileExistsError(
             f"{folder}: expected no such path, an empty folder or a store to replace; choose another --out"
         )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def replace_store(folder: str | Path, tape: Tape, index: TapeIndex, made_from: Mapping[str, Any] | None = None) -> None:
+    """Do what `write_store` does; the caller holds the lock."""
+    folder = Path(folder)
+    _remove_data(folder, keep=_data_folder(folder))
+    building = folder / f"{DATA}{uuid.uuid4().hex}"
+    building.mkdir()
     try:
         for name in _array_names():
-            np.save(building / f"{name}.npy", np.asarray(getattr(tape, name)))
-        (building / INDEX).write_bytes(orjson.dumps(_index_to_json(index)))
+            with (building / f"{name}.npy").open("wb") as file:
+                np.save(file, np.asarray(getattr(tape, name)))
+                file.flush()
+                os.fsync(file.fileno())
+        _write(building / INDEX, orjson.dumps({"bisections": tape.bisections, **_index_to_json(index)}))
         files = {file.name: _checksum(file) for file in sorted(building.iterdir())}
-        manifest = {"format": FORMAT, "version": VERSION, "bisections": tape.bisections, "crc32": files}
-        (building / MANIFEST).write_bytes(orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
-        building.chmod(0o755)  # mkdtemp made it private
-        if folder.exists():
-            replaced = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
-            os.replace(folder, replaced)
-            os.replace(building, folder)
-            shutil.rmtree(replaced)
-        else:
-            os.replace(building, folder)
+        manifest = {"format": FORMAT, "version": VERSION, "data": building.name, "crc32": files, "made_from": made_from}
+        new = folder / f"{MANIFEST}.new"
+        _write(new, orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
+        _sync_folder(building)
+        os.replace(new, folder / MANIFEST)
+        _sync_folder(folder)  # before the old data goes: a power failure must not leave the old manifest without them
     finally:
-        shutil.rmtree(building, ignore_errors=True)  # it is gone if all went well
+        _remove_data(folder, keep=_data_folder(folder))
 
 
 def read_store(folder: str | Path) -> tuple[Tape, TapeIndex]:
-    """Read a stored tape.
+    """Read a stored tape; on a CPU its arrays are the files themselves, mapped.
 
     Raises:
         DataError: the folder is no store, of another version, or damaged.
     """
     folder = Path(folder)
-    if not is_store(folder):
-        raise DataError(f"{folder}: no {MANIFEST}: expected a folder written by `kalshi-jax build`")
+    while True:
+        manifest = read_manifest(folder)
+        try:
+            return _read_data(folder / manifest["data"], manifest["crc32"])
+        except DataError:
+            if read_manifest(folder) == manifest:  # else it was replaced meanwhile: read the new one
+                raise
+
+
+def read_manifest(folder: str | Path) -> dict[str, Any]:
+    """Read what a store says of itself.
+
+    Returns:
+        `data`, the name of its data folder; `crc32`, checksums by file name; `made_from`, as given to `write_store`.
+
+    Raises:
+        DataError: the folder is no store, or of another version.
+    """
+    file = Path(folder) / MANIFEST
     try:
-        manifest = orjson.loads((folder / MANIFEST).read_bytes())
-        found, version = manifest["format"], manifest["version"]
-        bisections, sums = int(manifest["bisections"]), dict(manifest["crc32"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{folder / MANIFEST}: unreadable ({error!r}): build the store again") from error
-    if (found, version) != (FORMAT, VERSION):
-        raise DataError(
-            f"{folder}: {found} version {version}: expected {FORMAT} version {VERSION}; build the store again"
-        )
-    arrays = {}
-    for file in [INDEX, *(f"{name}.npy" for name in _array_names())]:
-        if file not in sums or not (folder / file).is_file():
-            raise DataError(f"{folder / file}: missing from the store: build it again")
-        if (found_sum := _checksum(folder / file)) != sums[file]:
-            raise DataError(
-                f"{folder / file}: checksum {found_sum:08x}, expected {sums[file]:08x}: build the store again"
-            )
-        if file != INDEX:
-            arrays[file.removesuffix(".npy")] = np.load(folder / file, mmap_mode="r", allow_pickle=False)
-    index = _index_from_json(orjson.loads((folder / INDEX).read_bytes()), np.array(arrays["market_session"]))
-    return to_device(arrays, bisections), index
+        manifest = orjson.loads(file.read_bytes())
+        found = manifest["format"], manifest["version"]
+        if found == (FORMAT, VERSION):
+            sums = {name: int(value) for name, value in manifest["crc32"].items()}
+            return {"data": str(manifest["data"]), "crc32": sums, "made_from": manifest["made_from"]}
+    except FileNotFoundError:
+        raise DataError(f"{folder}: no {MANIFEST}: expected a folder written by `kalshi-jax build`") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{file}: unreadable ({error!r}): build the store again") from error
+    raise DataError(
+        f"{folder}: {found[0]} version {found[1]}: expected {FORMAT} version {VERSION}; build the store again"
+    )
+
+
+def _read_data(folder: Path, sums: Mapping[str, int]) -> tuple[Tape, TapeIndex]:
+    files = [folder / INDEX, *(folder / f"{name}.npy" for name in _array_names())]
+    for file in files:
+        if file.name not in sums or not file.is_file():
+            raise DataError(f"{file}: missing from the store: build it again")
+    try:
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            for file, found in zip(files, threads.map(_checksum, files), strict=True):
+                if found != sums[file.name]:
+                    raise DataError(
+                        f"{file}: checksum {found:08x}, expected {sums[file.name]:08x}: build the store again"
+                    )
+        arrays = {file.stem: np.load(file, mmap_mode="r", allow_pickle=False) for file in files[1:]}
+        index = orjson.loads(files[0].read_bytes())
+    except FileNotFoundError as error:
+        raise DataError(f"{error.filename}: missing from the store: build it again") from None
+    host_index = _index_from_json(index, np.array(arrays["market_session"]))
+    return to_device(arrays, index["bisections"]), host_index
+
+
+def _data_folder(folder: Path) -> str:
+    """Name the data folder of a store, whatever its version; empty if the store does not tell."""
+    try:
+        return str(orjson.loads((folder / MANIFEST).read_bytes())["data"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _remove_data(folder: Path, keep: str) -> None:
+    for data in folder.glob(f"{DATA}*"):
+        if data.name != keep:
+            shutil.rmtree(data, ignore_errors=True)
+
+
+def _write(file: Path, data: bytes) -> None:
+    with file.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _checksum(file: Path) -> int:
-    total = 0
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            total = zlib.crc32(block, total)
-    return total
+    return zlib.crc32(np.memmap(file, np.uint8, "r").data) if file.stat().st_size else 0
 
 
 def _array_names() -> list[str]:

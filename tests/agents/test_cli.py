@@ -158,6 +158,37 @@ def test_a_store_is_built_and_read_and_shows_the_same_book(call, tmp_path):
     assert f"{price:g}" in call("book", SOURCE, "--market", session["tickers"][0], "--at", at)
 
 
+@pytest.mark.parametrize(
+    "command",
+    [["sessions"], ["build", "--out", "STORE"], ["book", "--market=A", "--at=5"]],
+)
+def test_broken_lines_are_refused_or_left_out_and_nothing_is_when_strict(failure, tmp_path, command):
+    path = write(tmp_path / "half.jsonl", [snapshot("A", 1, [(8, 3)]), '{"half', snapshot("A", 2, [(8, 3)])])
+    place = str(tmp_path / "store")
+    arguments = [command[0], path, *(argument.replace("STORE", place) for argument in command[1:])]
+    assert "half.jsonl:2: line is not a JSON object" in failure(*arguments)
+    strict = failure(*arguments, "--skip-bad-rows", "--strict")
+    assert (
+        "session half: 1 line is not a JSON object (first: line 2): expected nothing to leave out or repair" in strict
+    )
+    assert not (tmp_path / "store" / "manifest.json").exists()
+
+
+def test_broken_lines_are_left_out_and_shown_where_that_is_asked_for(call, tmp_path):
+    path = write(tmp_path / "half.jsonl", [snapshot("A", 1, [(8, 3)]), '{"half', snapshot("A", 2, [(8, 3)])])
+    (session,) = json.loads(call("sessions", path, "--skip-bad-rows", "--json"))
+    assert session["report"]["dropped"] == {"line is not a JSON object": 1}
+    assert session["report"]["first"] == {"line is not a JSON object": "line 2"}
+
+
+def test_training_refuses_what_is_not_sound_where_that_is_asked_for(capsys, tmp_path):
+    path = write(tmp_path / "half.jsonl", [snapshot("A", 1, [(8, 3)]), '{"half'])
+    with pytest.raises(SystemExit):
+        main(["train", str(path), "--out", str(tmp_path / "run"), "--skip-bad-rows", "--strict"])
+    assert "kalshi-jax: session half: 1 line is not a JSON object (first: line 2)" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_agent_is_trained_evaluated_and_reported(call, trained):
     settings = json.loads((trained / "config.json").read_text())["settings"]
     assert (settings["total_steps"], settings["source"]) == (100, [SOURCE])

@@ -9,6 +9,7 @@ from exchange_frames import START, delta, old_delta, old_snapshot, snapshot, wri
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from loaders import SessionConfig, SessionDataLoader, book_at, load_tape
 from loaders.events import DataError, Kind
 from loaders.recordings import find_recordings, read_recording, session_id_of
 
@@ -107,17 +108,25 @@ def test_a_cut_gzip_file_is_an_error_that_says_where_and_what_to_do(tmp_path):
     assert_every_row_accounted_for(events.report)
 
 
-def test_a_damaged_gzip_file_is_an_error(tmp_path):
-    path = write(tmp_path / "bad.jsonl.gz", [snapshot("A", 1, [(8, 3)])])
-    data = bytearray(path.read_bytes())
-    data[-5] ^= 255  # of the stored checksum
-    path.write_bytes(data)
-    with pytest.raises(DataError, match="damaged"):
-        read_recording(path)
+def test_a_damaged_gzip_file_is_an_error_and_what_comes_before_the_damage_can_be_used(tmp_path):
+    frames = [snapshot("A", 1, [(8, 3)]), *(delta("A", i, "yes", i % 90 + 1, i) for i in range(2, 900))]
+    path = write(tmp_path / "bad.jsonl.gz", frames)
+    sound = path.read_bytes()
+    for place, lines in ((-5, 899), (len(sound) // 2, None)):  # of the stored checksum; of the frames
+        data = bytearray(sound)
+        data[place] ^= 255
+        path.write_bytes(data)
+        with pytest.raises(DataError, match=rf"bad\.jsonl\.gz:{'900.*damaged' if lines else ''}.*skip_bad_rows=True"):
+            read_recording(path)
+        events = read_recording(path, skip_bad_rows=True)
+        assert events.report.dropped["gzip stream ends early or is damaged"] == 1
+        assert events.report.rows_read == lines + 1 if lines else events.report.rows_read > 100
+        assert_every_row_accounted_for(events.report)
 
 
 @pytest.mark.parametrize(
-    "line", ['{"recv_ms": 17, "type": "orderbo', "[1, 2]", "7", "null", '{"a": 1}, {"b": 2}', "\x00"]
+    "line",
+    ['{"recv_ms": 17, "type": "orderbo', "[1, 2]", "7", "null", '{"recv_ms": NaN}', '{"a": 1}, {"b": 2}', "\x00"],
 )
 def test_a_line_that_is_no_object_is_an_error_that_names_it(tmp_path, line):
     frames = [snapshot("A", 1, [(8, 3)]), delta("A", 2, "yes", 8, 1), line]
@@ -144,6 +153,8 @@ def test_a_line_that_is_no_object_is_an_error_that_names_it(tmp_path, line):
         ({"price_dollars": None}, "price"),
         ({"price_dollars": "0.12345"}, "price"),
         ({"price_dollars": [1]}, "price"),
+        ({"price_dollars": True}, "price"),
+        ({"delta_fp": True}, "size"),
         ({"delta_fp": "nan"}, "size"),
         ({"delta_fp": "inf"}, "size"),
         ({"delta_fp": "many"}, "size"),
@@ -181,7 +192,20 @@ def test_a_delta_before_any_snapshot_is_counted(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "levels", [[["0.50"]], [["0.50", "-1"]], [["1.00", "5"]], [["x", "5"]], "0.5", [7], {"0.5": 1}]
+    "levels",
+    [
+        [["0.50"]],
+        [["0.50", "-1"]],
+        [["0.00", "5"]],
+        [["1.00", "5"]],
+        [["x", "5"]],
+        [["0.50", True]],
+        [["0.50", "NaN"]],
+        [["0.50", "1"], ["0.5", "2"]],  # which one?
+        "0.5",
+        [7],
+        {"0.5": 1},
+    ],
 )
 def test_an_unreadable_snapshot_ends_what_is_known_of_its_market(tmp_path, levels):
     bad = snapshot("A", 2, recv_ms=START + 5)
@@ -203,6 +227,49 @@ def test_a_frame_without_any_time_is_counted(tmp_path):
     del untimed["recv_ms"], untimed["msg"]["ts_ms"]
     events = read(tmp_path, [snapshot("A", 1, [(8, 3)]), untimed])
     assert events.report.dropped == {"no time": 1}
+
+
+def test_a_change_below_zero_leaves_the_level_empty_and_is_counted(tmp_path):
+    frames = [
+        snapshot("A", 1, [(8, 3)], [(50, 1)]),
+        delta("A", 2, "yes", 8, -4, START + 5),
+        delta("A", 3, "yes", 8, 2, START + 6),
+    ]
+    path = write(tmp_path / "a.jsonl", frames)
+    tape, index = load_tape(path)
+    assert index.sessions[0].report.negative_sizes == 1
+    assert [book_at(tape, index, "A", START + ms).yes_bids for ms in (4, 5, 6)] == [[(8.0, 3)], [], [(8.0, 2)]]
+
+
+def test_a_recording_of_one_row_loads_if_it_is_a_snapshot_and_says_why_not_if_it_is_none(tmp_path):
+    tape, index = load_tape(write(tmp_path / "one.jsonl", [snapshot("A", 1, [(8, 3)])]))
+    assert (index.tickers, index.sessions[0].rows, tape.num_markets) == (["A"], 1, 1)
+    with pytest.raises(
+        DataError,
+        match=r"nothing to load: .* found two \(empty, no book; dropped {'delta before a snapshot of its market': 1}\)",
+    ):
+        load_tape(write(tmp_path / "two.jsonl", [delta("A", 1, "yes", 8, 3)]))
+
+
+@pytest.mark.parametrize(("ms", "fits"), [(2**31 - 2, True), (2**31 - 1, False), (2**31, False), (2**51, False)])
+def test_a_recording_that_spans_more_milliseconds_than_fit_is_refused_by_name(tmp_path, ms, fits):
+    path = write(tmp_path / "long.jsonl", [snapshot("A", 1, [(8, 3)]), delta("A", 2, "yes", 8, 1, START + ms)])
+    if fits:
+        assert load_tape(path)[1].sessions[0].rows == 2
+    else:
+        with pytest.raises(
+            DataError, match=rf"session long lasts {ms} ms: expected less than 2\*\*31 - 1 ms .* repair the times"
+        ):
+            load_tape(path)
+
+
+@pytest.mark.parametrize("ms", [-1, 2**52, float("nan"), "noon", None, True])
+def test_what_is_no_time_is_none(tmp_path, ms):
+    """The recorder's clock stands in for the exchange's."""
+    bad = delta("A", 2, "yes", 8, 1, recv_ms=START + 7)
+    bad["msg"]["ts_ms"] = ms if ms == ms else "NaN"
+    events = read(tmp_path, [snapshot("A", 1, [(8, 3)]), bad])
+    assert (events.time_ms - START).tolist() == [0, 0, 7]
 
 
 json_values = st.recursive(
@@ -357,6 +424,64 @@ def test_times_that_run_backwards_are_raised_and_counted(tmp_path):
     events = read(tmp_path, frames)
     assert (events.time_ms - START).tolist()[2:] == [5, 9, 9, 9, 9, 10]
     assert events.report.times_repaired == 2
+
+
+# -- strictness
+
+
+@pytest.mark.parametrize(
+    ("name", "frames", "message"),
+    [
+        (
+            "dropped",
+            [delta("A", 2, "maybe", 8, 1), delta("A", 3, "yes", 0, 1)],
+            r"1 side neither .* \(first: line 3\); 1 price not",
+        ),
+        ("kind", [{"type": "surprise"}], r"1 unknown frame type \(first: line 3\)"),
+        ("gap", [delta("A", 3, "yes", 8, 1)], r"1 sequence gaps \(first: line 3\); 1 delta after a sequence gap"),
+        (
+            "back",
+            [delta("A", 2, "yes", 8, 1, START + 9), delta("A", 3, "yes", 8, 1)],
+            r"1 times that ran backwards \(first: line 4\)",
+        ),
+        ("levels", [snapshot("A", 2, [(8, -3)])], r"1 snapshot with an unreadable level \(first: line 3\)"),
+        ("negative", [delta("A", 2, "yes", 8, -9)], r"1 changes below a size of zero: expected"),
+        ("crossed", [delta("A", 2, "yes", 99, 9)], r"1 crossed books: expected"),
+        ("line", ["{"], r"1 line is not a JSON object \(first: line 3\)"),
+    ],
+)
+def test_strict_loading_refuses_each_repair_and_names_its_first_row(tmp_path, name, frames, message):
+    path = write(tmp_path / f"{name}.jsonl", ["", snapshot("A", 1, [(8, 3)], [(50, 1)]), *frames])
+    assert load_tape(path, SessionConfig(skip_bad_rows=True))[1].tickers == ["A"]
+    strict = SessionDataLoader(path, SessionConfig(skip_bad_rows=True, strict=True))
+    for load in (strict.load, strict.catalogue):
+        with pytest.raises(DataError, match=f"session {name}: {message}.*mend the source, or load it without strict"):
+            load()
+
+
+def test_strict_loading_takes_what_needs_no_repair(tmp_path):
+    """Books that cross inside a timestamp, prints without a decrease, and changes after a known close are as they should be."""
+    frames = [
+        snapshot("A", 1, [(40, 5)], [(58, 1)]),
+        delta("A", 2, "yes", 43, 1, START + 5),
+        delta("A", 3, "no", 58, -1, START + 5),
+        {
+            "type": "trade",
+            "recv_ms": START,
+            "msg": {"market_ticker": "A", "taker_side": "no", "count": 1, "yes_price": 8},
+        },
+        {"type": "market_lifecycle_v2", "msg": {"market_ticker": "A", "close_ts": START // 1000 + 1}},
+        delta("A", 4, "yes", 43, 1, START + 1000),
+    ]
+    _, index = load_tape(write(tmp_path / "a.jsonl", frames), SessionConfig(strict=True))
+    report = index.sessions[0].report
+    assert (report.crossed_inside, report.prints_unmatched) == (1, 1)
+    assert report.dropped == {"delta at or after the close of its market": 1}
+
+
+def test_the_real_recordings_load_strictly(recordings):
+    for name in ("mlb-20260807", "kxbtc-20260418", "inxd-20230410"):
+        assert load_tape(recordings / f"{name}.jsonl.gz", SessionConfig(strict=True))[1].sessions[0].session_id == name
 
 
 # -- trades, names

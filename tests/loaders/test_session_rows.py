@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from loaders import DataError, build_tape
 from loaders.events import Events, Kind
 from loaders.session_rows import NULL, UNITS, DeltaRows, SnapshotRow, events_from_rows, level_sizes, place_snapshots
+from loaders.strict import refuse_repairs
 
 T0 = 1_760_000_000_000
 NAMES = ["A", "B"]
@@ -90,6 +92,10 @@ def test_a_session_without_rows_gives_no_events():
         ((-1, 2, 2, 0, 40, 0, 1), "delta without market_ticker"),
         ((0, None, 2, 0, 40, 0, 1), "delta without timestamp_ms"),
         ((0, 2, None, 0, 40, 0, 1), "delta without sequence_number"),
+        ((0, -T0 - 5, 2, 0, 40, 0, 1), "delta with a timestamp_ms that is no time"),
+        ((0, 2**62, 2, 0, 40, 0, 1), "delta with a timestamp_ms that is no time"),
+        ((0, 2, -7, 0, 40, 0, 1), "delta with a sequence_number that is none"),
+        ((0, 2, 2**62, 0, 40, 0, 1), "delta with a sequence_number that is none"),
         ((0, 2, 2, -1, 40, 0, 1), "delta whose side is neither yes nor no"),
         ((0, 2, 2, 0, None, 0, 1), "delta without price"),
         ((0, 2, 2, 0, 0, 0, 1), "delta at a price outside 0..100 cents"),
@@ -97,6 +103,7 @@ def test_a_session_without_rows_gives_no_events():
         ((0, 2, 2, 0, 40.001, 0, 1), "delta at a price finer than 0.01 cent"),
         ((0, 2, 2, 0, 40, 0, None), "delta without new_size"),
         ((0, 2, 2, 0, 40, 0, -1), "delta with a negative new_size"),
+        ((0, 2, 2, 0, 40, 0, 10**12), "delta with a new_size that is no size"),
         ((0, 2, 2, 0, 40, 0, 1.005), "delta with a new_size finer than 0.01 contract"),
         ((1, 2, 2, 0, 40, 0, 1), "delta of a market that has no snapshot yet since the last (re)connection"),
     ],
@@ -148,10 +155,81 @@ def test_a_snapshot_without_ticker_time_or_sequence_is_left_out(field):
     assert read([], [row]).report.dropped == {f"snapshot without {field}": 1}
 
 
+@pytest.mark.parametrize("time_ms", [0, -5, 2**52, 2**63 - 1])
+def test_a_snapshot_at_no_time_is_left_out(time_ms):
+    row = snapshot("A", 0, 1, {45: 1}, {})
+    row.time_ms = time_ms
+    assert read([], [row]).report.dropped == {"snapshot with a timestamp_ms that is no time": 1}
+
+
+@pytest.mark.parametrize("sequence", [-1, 2**40, 2**63 - 1])
+def test_a_snapshot_with_a_sequence_number_that_is_none_is_left_out(sequence):
+    assert read([], [snapshot("A", 0, sequence, {45: 1}, {})]).report.dropped == {
+        "snapshot with a sequence_number that is none": 1
+    }
+
+
+@pytest.mark.parametrize(
+    "level",
+    [{"45.001": 1}, {"nan": 1}, {"1e400": 1}, {"44": 0.001}, {"44": "nan"}, {"44": 1e300}, {"44": True}, {"45.0": 2}],
+)
+def test_a_level_that_is_no_price_and_size_is_left_out_and_counted(level):
+    events = read([], [snapshot("A", 0, 1, {}, {}, yes_bids={"45": 7} | level, yes_asks=None, no_asks=None)])
+    assert books_after(events) == {"A": ({45: 7}, {})}
+    assert events.report.dropped == {"level of a snapshot: not one price inside 0..100 cents and one size": 1}
+
+
+def test_a_session_of_one_row_is_a_book_if_it_is_a_snapshot_and_says_why_not_if_it_is_none():
+    tape, index = build_tape([read([], [snapshot("A", 0, 1, {45: 1}, {54: 1})])])
+    assert (index.tickers, tape.num_markets, index.sessions[0].rows) == (["A"], 1, 1)
+    with pytest.raises(
+        DataError,
+        match=r"nothing to load.*found 7 \(empty, no book; dropped {'delta of a market that has no snapshot yet",
+    ):
+        build_tape([read([(0, 2, 2, 0, 40, 0, 1)], [])])
+
+
+def test_a_session_that_spans_more_milliseconds_than_fit_is_refused_by_name():
+    with pytest.raises(DataError, match=r"session 7 lasts 2147483648 ms: expected less than 2\*\*31 - 1 ms"):
+        build_tape([read([(0, 2**31, 2, 0, 40, 0, 1)], [snapshot("A", 0, 1, {45: 1}, {54: 1})])])
+
+
+@pytest.mark.parametrize(
+    ("deltas", "snapshots", "message"),
+    [
+        (
+            [(0, 2, 2, 0, 40, 0, 1), (0, 3, 3, 0, 0, 0, 1)],
+            {},
+            r"1 delta at a price outside 0..100 cents \(first: delta 2 of",
+        ),
+        ([(0, 2, 2, 0, 45, 3, 1)], {}, r"1 deltas whose old size contradicts the book \(first: delta 1 of the session"),
+        ([(0, 9, 2, 0, 40, 0, 1), (0, 3, 3, 0, 40, 1, 2)], {}, r"1 times that ran backwards \(first: delta 2 of"),
+        ([(0, 9, 2, 0, 40, 0, 1), (0, 9, 2, 0, 40, 0, 1)], {}, r"1 delta stored twice \(first: delta 2 of"),
+        ([(1, 9, 2, 0, 40, 0, 1)], {}, r"1 delta of a market that has no snapshot yet .* \(first: delta 1 of"),
+        (
+            [],
+            {"yes_bids": {45: 1}, "yes_asks": {60: 5}, "no_asks": {}},
+            r"1 snapshots with levels in the wrong columns \(first: snapshot 1 of",
+        ),
+        (
+            [],
+            {"yes_bids": {0: 1}, "yes_asks": None, "no_asks": None},
+            r"1 level of a snapshot: not .* \(first: snapshot 1 of",
+        ),
+        ([], {"yes_bids": None}, r"1 snapshot without yes_bids \(first: snapshot 1 of"),
+        ([(0, 2, 2, 0, 40, 0, 1), (0, 3, 5, 0, 40, 1, 2)], {}, r"1 sequence gaps: expected"),
+    ],
+)
+def test_strict_loading_refuses_each_repair_and_names_its_first_row(deltas, snapshots, message):
+    events = read(deltas, [snapshot("A", 0, 1, {45: 1}, {30: 10}, **snapshots)])
+    with pytest.raises(DataError, match=f"session 7: {message}.*mend the source, or load it without strict"):
+        refuse_repairs(events.session_id, events.report)
+
+
 def test_bad_levels_of_a_snapshot_are_counted_and_the_rest_stands():
     events = read([], [snapshot("A", 0, 1, {0: 5, 45: 7, 46: -1, 47: 0}, {100: 3}, yes_asks=None, no_asks={})])
     assert books_after(events) == {"A": ({45: 7}, {})}
-    assert events.report.dropped == {"level of a snapshot: price outside 0..100 cents or negative size": 3}
+    assert events.report.dropped == {"level of a snapshot: not one price inside 0..100 cents and one size": 3}
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,14 @@ def test_session_id_and_session_pool_choose_sessions(folder):
         load_tape(folder, SessionConfig(session_id=7))
 
 
+def test_sessions_of_the_simulated_exchange_are_chosen_too_and_unknown_ones_are_named():
+    spec = "synthetic:sessions=2,markets=1,seconds=10"
+    (_, second) = (info.session_id for info in SessionDataLoader(spec).catalogue())
+    assert ids(load_tape(spec, SessionConfig(session_id=second))) == [second]
+    with pytest.raises(DataError, match=f"no session 7 in {spec}: expected one of .*{second}"):
+        load_tape(spec, SessionConfig(session_pool=(second, 7)))
+
+
 def test_a_store_is_a_source_of_all_or_some_of_its_sessions(folder):
     empty = write(folder / "nothing.jsonl", [])
     write_store(folder / "store", *load_tape([folder, empty]))
@@ -59,6 +67,8 @@ def test_a_store_is_a_source_of_all_or_some_of_its_sessions(folder):
         load_tape(folder / "store", SessionConfig(session_id="nothing"))
     chosen = SessionDataLoader(folder / "store", SessionConfig(session_id="tue")).catalogue()
     assert [info.session_id for info in chosen] == ["tue"]
+    with pytest.raises(DataError, match=r"no session thu in .*store: expected one of mon, tue, wed, nothing"):
+        SessionDataLoader(folder / "store", SessionConfig(session_id="thu")).catalogue()
 
 
 def test_sources_of_different_kinds_are_never_mixed(folder):
