@@ -14,7 +14,7 @@ PRESETS = {
     "crypto": "seconds=900,rate=72,spread=0.2,noise=0.015,informed=0.1,orders=110,size=4,reach=3,regimes=0.3,echo=0.3",
     "index": "seconds=23400,rate=1.4,spread=1.5,noise=0.003,informed=0.05,orders=125,size=3.2,reach=6,regimes=0.5,echo=0.6",
     # one pattern each, so strong that it pays for spread and fees, and the same markets without one
-    "reversion": f"{_PLANTED},reversion=15",
+    "reversion": f"{_PLANTED},reversion=18",
     "imbalance": f"{_PLANTED},imbalance=3",
     "bursts": f"{_PLANTED},bursts=2",
     "control": _PLANTED,

@@ -82,9 +82,9 @@ RULES = {
 }
 
 
-@pytest.mark.parametrize(("pattern", "least"), [("reversion", 1.2), ("imbalance", 0.5), ("bursts", 1.8)])
+@pytest.mark.parametrize(("pattern", "least"), [("reversion", 2.0), ("imbalance", 0.5), ("bursts", 1.8)])
 def test_a_rule_that_reads_the_pattern_earns_after_fees_and_loses_where_there_is_none(pattern, least):
-    """A 99% interval; `least` is cents a contract, both ways taken, about half of what came out (3.1, 1.0 and 3.6)."""
+    """A 99% interval. `least` is cents a contract, both ways taken; four seeds gave 2.8 to 4.9, 0.9 to 1.8 and 2.2 to 3.6."""
     mean, error, contracts = earned(looks(pattern), RULES[pattern](looks(pattern)))
     assert contracts > 300
     assert mean - 2.6 * error > 0
