@@ -1,23 +1,26 @@
 """A simulated exchange: makers, noise and informed takers around a fair value that is a martingale and settles.
 
 For demos, tests and benchmarks only. Everything it makes is labelled synthetic; training data is authentic order books.
+`loaders.sim_config` says what can be simulated, `loaders.patterns` what can be planted in it, `loaders.sim_flow` who trades.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from math import erf
-from typing import Any
 
 import numpy as np
 
 from kalshi_jax.tape import DOLLAR
 from loaders.events import HUNDREDTHS, Events, Kind, MarketFacts, Report, Trades
-from loaders.matching import NO, YES, Order, OrderBook
+from loaders.matching import NO, YES
+from loaders.patterns import AHEAD_S, TOLD_SECONDS, Moments, believe
 from loaders.shadows import ShadowFollower, ShadowOrder, ShadowPlan
+from loaders.sim_config import SimConfig
+from loaders.sim_flow import OrderFlow
+from loaders.true_queue import OrderChanges
 
-PREFIX = "synthetic:"
 EPOCH_MS = 1_767_225_600_000  # 2026-01-01T00:00Z: the first session starts here
 SESSION_GAP_MS = 3_600_000  # from the end of a session to the start of the next
 CENT = 100  # 0.01 cent
@@ -26,77 +29,29 @@ REGIME_INTENSITY = np.array([0.02, 1.0, 4.0])
 REGIME_SECONDS = np.array([15.0, 20.0, 4.0])
 STEPS_PER_S = 10  # of activity and fair value, but no more than
 MAX_STEPS = 36_000  # a session
-DEPTH = 120  # resting orders of a market that cancellations steer towards
-SIZES = (1, 2, 5, 10, 10, 20, 25, 50, 100, 250)  # contracts of an order, equally likely
-INFORMED = 0.35  # chance that a stale bid is hit before its maker withdraws it
-STALE_EDGE = 0.25  # a bid is stale once it is closer to the fair value than this share of the half spread
-REDUCED = 0.2  # share of withdrawals that only make an order smaller
-
-
-@dataclass(frozen=True)
-class SimConfig:
-    """What to simulate; the same configuration always gives the same sessions, each of them independent of the rest."""
-
-    sessions: int = 8
-    markets: int = 3  # per session
-    seconds: int = 600  # length of a session; its markets settle at its end
-    seed: int = 0
-    rate: float = 6.0  # order messages per second and market, on average
-    spread: float = 2.0  # cents between the makers' best bids and offers, in quiet times
-    tick: float = 1.0  # cents: 1 or 0.1
-    stale: float = 0.0  # seconds by which makers lag the fair value: a planted edge, see `_follow`
-    noise: float = 0.05  # share of messages that take whatever is there: what makers live on
-
-    def __post_init__(self) -> None:
-        for name, low, high in (
-            ("sessions", 1, 100_000),
-            ("markets", 1, 10_000),
-            ("seconds", 1, 7 * 86_400),
-            ("seed", 0, 2**32 - 1),
-            ("rate", 0.01, 1_000),
-            ("spread", 0.1, 50),
-            ("stale", 0, 3_600),
-            ("noise", 0, 0.5),
-        ):
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"simulated exchange: {name} is {getattr(self, name)}, expected {low} to {high}")
-        if self.tick not in (1.0, 0.1):
-            raise ValueError(f"simulated exchange: tick is {self.tick} cents, expected 1 or 0.1")
-
-    @staticmethod
-    def parse(spec: str) -> SimConfig:
-        """Read "synthetic:sessions=8,markets=3,seconds=600,seed=0"; what is left out has its default.
-
-        Raises:
-            ValueError: another beginning, an unknown key, or a value that is no number or out of bounds.
-        """
-        if not spec.startswith(PREFIX):
-            raise ValueError(f"{spec!r} is no simulated exchange: expected {PREFIX}key=value,...")
-        kinds = {field.name: int if field.type == "int" else float for field in fields(SimConfig)}
-        values: dict[str, Any] = {}
-        for item in filter(None, spec.removeprefix(PREFIX).split(",")):
-            key, _, value = item.partition("=")
-            if key not in kinds:
-                raise ValueError(f"{spec!r} has an unknown key {key!r}: expected {', '.join(kinds)}")
-            try:
-                values[key] = kinds[key](value)
-            except ValueError:
-                raise ValueError(f"{spec!r}: {key} is {value!r}, expected a number ({kinds[key].__name__})") from None
-        return SimConfig(**values)
-
-    @property
-    def spec(self) -> str:
-        """The text that `parse` reads."""
-        return PREFIX + ",".join(f"{field.name}={getattr(self, field.name)}" for field in fields(self))
+ECHO_MS = 3.0  # mean time by which an echo follows
+RENEWED_MS = 1_000  # between renewals of the bids that show a pattern
+PLANTED = 1  # marks the seeds of planted patterns
 
 
 @dataclass
 class SimSession:
-    """One simulated session, and how its markets settle, which a recording does not tell."""
+    """One simulated session, and what a recording does not tell: how its markets settle, and whose every order is."""
 
     events: Events
     settles_yes: np.ndarray  # bool[M], in the order of events.tickers
+    orders: OrderChanges
     shadows: list[ShadowOrder]  # by market and time of placement
+
+
+@dataclass
+class _Market:
+    """What happened in one market, times in ms since the session's start."""
+
+    start: np.ndarray  # i64[s, 3], levels of the first book: side, ticks, contracts
+    changes: np.ndarray  # i64[c, 5], of orders from the first to the close: ms, order, side, ticks, contracts (signed)
+    trades: np.ndarray  # i64[t, 4]: ms, YES ticks, contracts, taker side
+    settles_yes: bool
 
 
 def synthetic_events(spec: str | SimConfig) -> Iterator[Events]:
@@ -113,26 +68,21 @@ def simulate_session(config: SimConfig, session: int, plan: ShadowPlan | None = 
     same, and it tells how shadow orders in it would have filled.
     """
     rng = np.random.default_rng([config.seed, session])
-    start_ms = EPOCH_MS + session * (config.seconds * 1000 + SESSION_GAP_MS)
-    activity = _activity(rng, config.seconds)
+    start_ms, end_ms = EPOCH_MS + session * (config.seconds * 1000 + SESSION_GAP_MS), config.seconds * 1000
+    regime = _regimes(rng, config)
     followers = _followers(config, session, plan)
-    markets = [_simulate_market(rng, config, activity, follower) for follower in followers]
+    planted = [np.random.default_rng([config.seed, session, market, PLANTED]) for market in range(config.markets)]
+    markets = [_simulate_market(rng, *each, config, regime) for each in zip(planted, followers, strict=True)]
 
-    market, (time_ms, kind, side, ticks, size) = _merge([np.array(changes, np.int64) for changes, _, _ in markets])
-    trades = _merge([np.array(prints, np.int64).reshape(-1, 4) for _, prints, _ in markets])
-    trade_market, (trade_ms, trade_ticks, trade_size, taker_side) = trades
     unit = round(config.tick * CENT)
-    count = np.bincount(kind, minlength=3)
-    report = Report(
-        rows_read=int(count[Kind.CLEAR] + count[Kind.ADD]) + len(trade_ms),
-        snapshots=int(count[Kind.CLEAR]),
-        deltas=int(count[Kind.ADD]),
-        trades=len(trade_ms),
-        epochs=1,
-    )
+    tickers = [f"SIM{market}-{config.seed}-{session}" for market in range(config.markets)]
+    market, (time_ms, kind, side, ticks, size) = _merge([_book_changes(each, end_ms) for each in markets])
+    trade_market, (trade_ms, trade_ticks, trade_size, taker_side) = _merge([each.trades for each in markets])
+    owner_market, (owner_ms, order, owner_side, owner_ticks, owner_size) = _merge([each.changes for each in markets])
+    snapshots, deltas = int((kind == Kind.CLEAR).sum()), int((kind == Kind.ADD).sum())
     events = Events(
         session_id=f"synthetic-{config.seed}-{session}",
-        tickers=[f"SIM{market}-{config.seed}-{session}" for market in range(config.markets)],
+        tickers=tickers,
         market=market,
         time_ms=start_ms + time_ms,
         kind=kind.astype(np.int8),
@@ -146,16 +96,31 @@ def simulate_session(config: SimConfig, session: int, plan: ShadowPlan | None = 
             trade_size * HUNDREDTHS,
             taker_side.astype(np.int8),
         ),
-        report=report,
+        report=Report(
+            rows_read=snapshots + deltas + len(trade_ms),
+            snapshots=snapshots,
+            deltas=deltas,
+            trades=len(trade_ms),
+            epochs=1,
+        ),
         status="closed",
         environment="test",
         synthetic=True,
+        facts={
+            ticker: MarketFacts(close_ms=start_ms + end_ms, result=DOLLAR if each.settles_yes else 0)
+            for ticker, each in zip(tickers, markets, strict=True)
+        },
     )
-    end_ms = start_ms + config.seconds * 1000
-    for ticker, (_, _, yes) in zip(events.tickers, markets, strict=True):
-        events.facts[ticker] = MarketFacts(close_ms=end_ms, result=DOLLAR if yes else 0)
+    orders = OrderChanges(
+        owner_market,
+        start_ms + owner_ms,
+        order,
+        owner_side.astype(np.int8),
+        (owner_ticks * unit).astype(np.int32),
+        owner_size,
+    )
     shadows = [order for follower in followers if follower for order in follower.orders]
-    return SimSession(events, np.array([result for _, _, result in markets]), shadows)
+    return SimSession(events, np.array([each.settles_yes for each in markets]), orders, shadows)
 
 
 def fair_values(rng: np.random.Generator, activity: np.ndarray, at: np.ndarray) -> np.ndarray:
@@ -182,16 +147,91 @@ def fair_values(rng: np.random.Generator, activity: np.ndarray, at: np.ndarray) 
     return np.array([50.0 * (1.0 + erf(x)) for x in distance.tolist()])
 
 
-# -- order flow
+# -- one market
 
 
-def _activity(rng: np.random.Generator, seconds: int) -> np.ndarray:
-    """Draw the intensity of order flow at each step of a session: quiet, normal and burst regimes by turns, f64[T]."""
-    steps = min(seconds * STEPS_PER_S, MAX_STEPS)
-    regimes = 8 + 4 * seconds // round(REGIME_SECONDS.min())
-    regime = np.cumsum(rng.integers(1, 3, regimes)) % 3  # never the same one twice in a row
-    lengths = 1 + rng.exponential(REGIME_SECONDS[regime]) * steps / seconds
-    return np.repeat(REGIME_INTENSITY[regime], lengths.astype(np.int64))[:steps]
+def _simulate_market(
+    rng: np.random.Generator,
+    planted: np.random.Generator,
+    follower: ShadowFollower | None,
+    config: SimConfig,
+    regime: np.ndarray,
+) -> _Market:
+    """Simulate the orders of one market, consuming `rng`, and `planted` if a pattern is; `regime` i64[T] of each step."""
+    end_ms, steps = config.seconds * 1000, len(regime)
+    activity = REGIME_INTENSITY[regime] ** config.regimes
+    passed = np.concatenate([[0.0], np.cumsum(activity)])
+    moment = _moments(rng, config, passed)
+    at = np.concatenate([[0.0], moment, [steps]])
+    elapsed = np.interp(at, np.arange(steps + 1), passed)
+    to_s, passed_to_s = config.seconds / steps, config.seconds / passed[-1]
+    later = np.interp(elapsed + AHEAD_S / passed_to_s, passed, np.arange(steps + 1))
+    looks = np.concatenate([at, later]).astype(np.int64)
+    fair, ahead = fair_values(rng, activity, looks).reshape(2, -1)
+    no_market, later_there = fair_values(planted, activity, looks).reshape(2, -1)
+    regime_at = np.append(regime, regime[-1])[at.astype(np.int64)]
+    moments = Moments(at * to_s, elapsed * passed_to_s, regime_at, fair, ahead, later_there - no_market)
+    beliefs = believe(config, planted, moments)
+    value, width = (beliefs.value / config.tick).tolist(), beliefs.width.tolist()
+    lean, deep = ([] if column is None else column.tolist() for column in (beliefs.lean, beliefs.deep))
+
+    flow = OrderFlow(config, rng, len(moment))
+    book = flow.book
+    flow.begin(value[0], width[0])
+    start = [(side, price, size) for side in (YES, NO) for price, size in enumerate(book.sizes[side]) if size]
+    changes = [(0, *change) for change in book.changes]
+    trades: list[tuple[int, int, int, int]] = []
+    book.changes.clear()
+    times = np.clip(moment * end_ms / steps, 1, end_ms - 1).astype(np.int64).tolist()
+    renewed_ms = 0
+    for i, ms in enumerate(times, start=1):
+        if follower:
+            follower.place(book, ms)
+        flow.step(value[i], width[i])
+        if (lean or deep) and ms >= renewed_ms + RENEWED_MS:
+            flow.show(lean[i] if lean else None, deep[i] if deep else None)
+            renewed_ms = ms
+        if follower:
+            follower.collect(book, ms)
+        changes += [(ms, *change) for change in book.changes]
+        for maker, taker_side, size in book.fills:
+            trades.append((ms, maker.price if maker.side == YES else book.ticks - maker.price, size, taker_side))
+        book.changes.clear()
+        book.fills.clear()
+    if follower:
+        follower.place(book, end_ms)
+    flow.withdraw_all()
+    changes += [(end_ms, *change) for change in book.changes]
+    return _Market(
+        np.array(start, np.int64).reshape(-1, 3),
+        np.array(changes, np.int64).reshape(-1, 5),
+        np.array(trades, np.int64).reshape(-1, 4),
+        bool(fair[-1] > 50.0),
+    )
+
+
+def _regimes(rng: np.random.Generator, config: SimConfig) -> np.ndarray:
+    """Draw the regime of each step of a session: quiet (0), normal (1) and burst (2) by turns, i64[T]."""
+    steps = min(config.seconds * STEPS_PER_S, MAX_STEPS)
+    number = 8 + 4 * config.seconds // round(REGIME_SECONDS.min())
+    regime = np.cumsum(rng.integers(1, 3, number)) % 3  # never the same one twice in a row
+    seconds = (TOLD_SECONDS if config.bursts else REGIME_SECONDS)[regime]
+    lengths = 1 + rng.exponential(seconds) * steps / config.seconds
+    return np.repeat(regime, lengths.astype(np.int64))[:steps]
+
+
+def _moments(rng: np.random.Generator, config: SimConfig, passed: np.ndarray) -> np.ndarray:
+    """Draw when messages come, f64[n] steps, ascending; `passed` f64[T + 1] is the activity before each step and in all."""
+    number = rng.poisson(config.rate * config.seconds)
+    moment = np.interp(np.sort(rng.uniform(0.0, passed[-1], number)), passed, np.arange(len(passed)))
+    if config.echo and number:
+        steps_per_ms = (len(passed) - 1) / (config.seconds * 1000)
+        heads = rng.random(number) >= config.echo
+        heads[0] = True
+        head = np.maximum.accumulate(np.where(heads, np.arange(number), 0))
+        after = np.where(heads, 0.0, rng.exponential(ECHO_MS * steps_per_ms, number))
+        moment = np.sort(np.minimum(moment[head] + after, len(passed) - 1))
+    return moment
 
 
 def _followers(config: SimConfig, session: int, plan: ShadowPlan | None) -> list[ShadowFollower | None]:
@@ -203,118 +243,18 @@ def _followers(config: SimConfig, session: int, plan: ShadowPlan | None) -> list
     return [ShadowFollower(plan, stream, market, end_ms, unit) for market, stream in enumerate(streams)]
 
 
-def _simulate_market(
-    rng: np.random.Generator, config: SimConfig, activity: np.ndarray, follower: ShadowFollower | None
-) -> tuple[list[tuple[int, int, int, int, int]], list[tuple[int, int, int, int]], bool]:
-    """Simulate the orders of one market.
-
-    Returns:
-        changes (ms, kind, side, ticks, contracts), trades (ms, YES ticks, contracts, taker side), and whether YES won.
-    """
-    end_ms, steps = config.seconds * 1000, len(activity)
-    passed = np.concatenate([[0.0], np.cumsum(activity)])
-    number = rng.poisson(config.rate * config.seconds)
-    moment = np.interp(np.sort(rng.uniform(0.0, passed[-1], number)), passed, np.arange(steps + 1))
-    fair = fair_values(rng, activity, np.concatenate([[0], moment.astype(np.int64), [steps]]))
-    ticks = round(100 / config.tick)
-    believed = _follow(fair, np.concatenate([[0.0], moment, [steps]]) * config.seconds / steps, config.stale)
-    value = (believed / config.tick).tolist()
-
-    flow = _OrderFlow(OrderBook(ticks), config.spread / 2 / config.tick, config.noise, rng, DEPTH + number)
-    for _ in range(DEPTH):
-        flow.quote(value[0])
-    changes = [(0, int(Kind.CLEAR), 0, 0, 0)]
-    changes += ((0, int(Kind.SET), side, p, n) for side in (YES, NO) for p, n in enumerate(flow.book.sizes[side]) if n)
-    trades: list[tuple[int, int, int, int]] = []
-    flow.book.changes.clear()
-    times = np.clip(moment * end_ms / steps, 1, end_ms - 1).astype(np.int64).tolist()
-    for ms, worth in zip(times, value[1:-1], strict=True):
-        if follower:
-            follower.place(flow.book, ms)
-        flow.step(worth)
-        if follower:
-            follower.collect(flow.book, ms)
-        changes += [(ms, int(Kind.ADD), *change) for change in flow.book.changes]
-        for maker, taker_side, size in flow.book.fills:
-            trades.append((ms, maker.price if maker.side == YES else ticks - maker.price, size, taker_side))
-        flow.book.changes.clear()
-        flow.book.fills.clear()
-    if follower:
-        follower.place(flow.book, end_ms)
-    changes.append((end_ms, int(Kind.CLEAR), 0, 0, 0))
-    return changes, trades, bool(fair[-1] > 50.0)
+# -- as columns
 
 
-def _follow(fair: np.ndarray, at_s: np.ndarray, stale: float) -> np.ndarray:
-    """Give what makers believe the fair value (f64[n], cents, at times f64[n], seconds) to be: itself, or behind it.
-
-    A belief b follows the fair value f by db/dt = (f - b) / stale. Its slope tells how far it has still to go, and the books show
-    that slope: whoever follows it buys below the fair value. With `stale` 0 the belief is the fair value, and nothing tells.
-    """
-    if stale == 0:
-        return fair
-    believed = fair.copy()
-    for i, share in enumerate(-np.expm1(-np.diff(at_s) / stale), start=1):
-        believed[i] = believed[i - 1] + share * (fair[i - 1] - believed[i - 1])
-    return believed
-
-
-class _OrderFlow:
-    """Traders of one market: makers quote below the fair value, withdraw, and are picked off; noise takers cross."""
-
-    def __init__(
-        self, book: OrderBook, half_spread: float, noise: float, rng: np.random.Generator, number: int
-    ) -> None:
-        self.book = book
-        self.half_spread = half_spread  # ticks
-        self.noise = noise  # share of messages
-        self.live: list[Order] = []
-        self.draws = iter(rng.random((number, 4)).tolist())
-        self.depths = iter((rng.exponential(4.0 * half_spread, number) * (rng.random(number) > 0.3)).tolist())
-
-    def step(self, worth: float) -> None:
-        """Let one message (and what it sets off in the same moment) reach the book; `worth` is YES in ticks."""
-        book, live = self.book, self.live
-        choice, which, amount, taken = next(self.draws)
-        contracts = SIZES[int(amount * len(SIZES))]
-        for side, value in ((YES, worth), (NO, book.ticks - worth)):
-            while (order := book.first(side)) and order.price > value - STALE_EDGE * self.half_spread:
-                if taken < INFORMED:  # someone was faster than the maker
-                    book.limit(1 - side, book.ticks - order.price, min(contracts, order.remaining))
-                    taken = 1.0
-                else:
-                    book.cancel(order)
-        if choice < self.noise:
-            book.market(int(which * 2), contracts)
-        elif choice < self.noise + 0.45 * min(len(live) / DEPTH, 1.8):
-            self._withdraw(which, amount)
-        else:
-            self.quote(worth, which, contracts)
-
-    def quote(self, worth: float, which: float | None = None, contracts: int | None = None) -> None:
-        """Rest a bid some way below the fair value of a side."""
-        if which is None or contracts is None:
-            _, which, amount, _ = next(self.draws)
-            contracts = SIZES[int(amount * len(SIZES))]
-        side = int(which * 2)
-        value = worth if side == YES else self.book.ticks - worth
-        price = int(value - self.half_spread - next(self.depths))
-        if 0 < price < self.book.ticks - self.book.best[1 - side]:
-            self.live.append(self.book.limit(side, price, contracts))
-
-    def _withdraw(self, which: float, amount: float) -> None:
-        """Cancel a random resting order, or now and then reduce it."""
-        live = self.live
-        while live:
-            place = int(which * len(live))
-            order = live[place]
-            if order.remaining > 1 and amount < REDUCED:
-                self.book.reduce(order, order.remaining // 2)
-                return
-            live[place] = live[-1]
-            live.pop()
-            if self.book.cancel(order):
-                return
+def _book_changes(market: _Market, end_ms: int) -> np.ndarray:
+    """Give what is recorded of a market, i64[n, 5] (ms, kind, side, ticks, contracts): a snapshot, deltas, an empty snapshot."""
+    ms = market.changes[:, 0]
+    deltas = market.changes[(ms > 0) & (ms < end_ms)]
+    empty = [0, Kind.CLEAR, 0, 0, 0]
+    first = np.insert(market.start, [0, 0], [0, Kind.SET], axis=1)
+    return np.concatenate(
+        [[empty], first, np.insert(deltas[:, [0, 2, 3, 4]], 1, Kind.ADD, axis=1), [[end_ms, *empty[1:]]]]
+    )
 
 
 def _merge(tables: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import NamedTuple
 
 YES, NO = 0, 1
@@ -38,8 +39,9 @@ class Shadow:
 
 
 class Change(NamedTuple):
-    """A change of the size that rests at a level."""
+    """A change of the size that rests at a level, and of one order in it."""
 
+    order: int  # its arrival
     side: int
     price: int  # ticks
     size: int  # contracts, signed
@@ -97,7 +99,7 @@ class OrderBook:
         self._arrivals += 1
         if order.remaining:
             self._queues[side][price].append(order)
-            self._change(side, price, order.remaining)
+            self._change(order, order.remaining)
             self.best[side] = max(self.best[side], price)
         return order
 
@@ -109,7 +111,7 @@ class OrderBook:
         """Take a resting order out of the book; return its contracts, 0 if it no longer rests."""
         size, order.remaining = order.remaining, 0
         if size:
-            self._change(order.side, order.price, -size)
+            self._change(order, -size)
             self._lower_best(order.side)
         return size
 
@@ -123,7 +125,7 @@ class OrderBook:
             raise ValueError(
                 f"an order of {order.remaining} contracts cannot be reduced to {size}: expected 1..remaining"
             )
-        self._change(order.side, order.price, size - order.remaining)
+        self._change(order, size - order.remaining)
         order.remaining = size
 
     def follow(self, side: int, price: int, size: int) -> Shadow:
@@ -139,6 +141,11 @@ class OrderBook:
             queue.popleft()
         return queue[0] if queue else None
 
+    def ahead(self, order: Order) -> int:
+        """Count the contracts that trade before a resting order at its own level."""
+        queue = self._queues[order.side][order.price]
+        return sum(other.remaining for other in takewhile(lambda other: other is not order, queue))
+
     def _take(self, side: int, price: int, size: int) -> int:
         if not 0 < price < self.ticks or size < 1:
             raise ValueError(
@@ -152,7 +159,7 @@ class OrderBook:
             maker.remaining -= traded
             size -= traded
             self.fills.append(Fill(maker, side, traded))
-            self._change(other, maker.price, -traded)
+            self._change(maker, -traded)
             self._lower_best(other)
         if self.shadows:
             self._fill_shadows(side, price, arriving, self.fills[earlier_fills:])
@@ -174,9 +181,9 @@ class OrderBook:
                 self.shadow_fills.append(ShadowFill(shadow, filled, max(filled - behind, 0)))
         self.shadows = [shadow for shadow in self.shadows if shadow.remaining]
 
-    def _change(self, side: int, price: int, size: int) -> None:
-        self.sizes[side][price] += size
-        self.changes.append(Change(side, price, size))
+    def _change(self, order: Order, size: int) -> None:
+        self.sizes[order.side][order.price] += size
+        self.changes.append(Change(order.arrival, order.side, order.price, size))
 
     def _lower_best(self, side: int) -> None:
         sizes, best = self.sizes[side], self.best[side]

@@ -10,8 +10,9 @@ from typing import Any
 import orjson
 
 from loaders.events import HUNDREDTHS, Events, Kind
-from loaders.exchange_sim import SimConfig, SimSession, simulate_session
+from loaders.exchange_sim import SimSession, simulate_session
 from loaders.matching import NO, YES
+from loaders.sim_config import SimConfig
 
 DOLLAR = 10_000  # 0.01 cent
 ORDERBOOK, TRADE, TICKER, LIFECYCLE = 1, 2, 3, 4  # subscriptions
@@ -29,7 +30,7 @@ def write_frames(config: SimConfig, path: str | Path, session: int = 0) -> SimSe
         session: which session of the configuration.
 
     Returns:
-        The session that was written.
+        The session that was written; `true_queue.write_orders` writes whose orders its deltas are.
     """
     simulated = simulate_session(config, session)
     head = {"type": "ok", "msg": {"simulated": config.spec, "session": session}}

@@ -3,6 +3,7 @@
 import gzip
 import json
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -37,6 +38,10 @@ def columns(events):
         ("synthetic:markets=0", "markets is 0, expected 1 to"),
         ("synthetic:rate=nan", "rate is nan, expected"),
         ("synthetic:tick=0.5", "tick is 0.5 cents, expected 1 or 0.1"),
+        ("synthetic:orders=1", "orders is 1, expected 2 to"),
+        ("synthetic:imbalance=-1", "imbalance is -1.0, expected 0 to"),
+        ("synthetic:like=stocks", "is like 'stocks': expected crypto or index or reversion"),
+        ("synthetic:seed=1,like=crypto", "unknown key 'like': expected .*, or like=... before all others"),
         ("recording.jsonl", "expected synthetic:key=value"),
     ],
 )
@@ -50,6 +55,12 @@ def test_a_specification_reads_back_and_has_defaults():
     assert config == SimConfig(sessions=2, tick=0.1, spread=1.5)
     assert SimConfig.parse(config.spec) == config
     assert SimConfig.parse("synthetic:") == SimConfig()
+    crypto = SimConfig.parse("synthetic:like=crypto,sessions=2,rate=9")
+    assert crypto == SimConfig.preset("crypto", sessions=2, rate=9.0)
+    assert (crypto.seconds, crypto.sessions, crypto.rate) == (900, 2, 9.0)
+    assert SimConfig.parse(crypto.spec) == crypto
+    with pytest.raises(ValueError, match="expected crypto or index"):
+        SimConfig.preset("stocks")
 
 
 def test_the_same_seed_gives_the_same_session_whatever_is_simulated_beside_it():
@@ -59,6 +70,46 @@ def test_the_same_seed_gives_the_same_session_whatever_is_simulated_beside_it():
     assert columns(second) == columns(simulate_session(SMALL, 1).events)
     assert columns(first) != columns(second)
     assert columns(first) != columns(next(synthetic_events("synthetic:markets=3,seconds=60,seed=6")))
+
+
+PATTERNS = {"reversion": 10.0, "imbalance": 1.0, "bursts": 1.0, "stale": 5.0}
+PLANTED = replace(SMALL, **PATTERNS, echo=0.4, regimes=0.5, size=2.5, reach=3.0, informed=0.2, orders=60)
+
+
+@pytest.mark.parametrize("config", [SMALL, PLANTED])
+def test_sessions_are_the_same_in_whatever_order_they_are_simulated(config):
+    config = replace(config, sessions=4, seconds=20)
+    in_order = [simulate_session(config, number) for number in range(4)]
+    for number in (2, 0, 3, 1):
+        again = simulate_session(config, number)
+        assert columns(again.events) == columns(in_order[number].events)
+        for name, column in vars(again.orders).items():
+            assert column.tobytes() == getattr(in_order[number].orders, name).tobytes()
+        assert again.settles_yes.tolist() == in_order[number].settles_yes.tolist()
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_a_pattern_changes_the_books_but_not_how_markets_settle(pattern):
+    without = [simulate_session(SMALL, number) for number in range(2)]
+    planted = [simulate_session(replace(SMALL, **{pattern: PATTERNS[pattern]}), number) for number in range(2)]
+    assert [columns(session.events) for session in planted] != [columns(session.events) for session in without]
+    if pattern != "bursts":  # its regimes last longer, so that nothing is as it was
+        assert planted[0].settles_yes[0] == without[0].settles_yes[0]
+
+
+def test_a_thousand_markets_are_made_in_seconds_and_every_one_settles():
+    config = SimConfig(sessions=1, markets=1000, seconds=600, rate=0.05, orders=20, seed=9)
+    began = time.monotonic()
+    simulated = simulate_session(config, 0)
+    assert time.monotonic() - began < 20
+    events = simulated.events
+    assert len(np.unique(events.market)) == 1000
+    assert (np.diff(events.time_ms) >= 0).all()
+    assert events.report.snapshots == 2000
+    assert 0.3 < simulated.settles_yes.mean() < 0.7
+    replayed = replay(events)
+    assert replayed.ends.all()
+    assert replayed.negative_sizes == replayed.crossed_after == 0
 
 
 def test_shadow_orders_change_nothing_and_are_followed_to_their_horizon():
@@ -97,7 +148,9 @@ def test_with_trade_prints_the_risk_averse_queue_never_fills_before_the_true_one
     assert (look[filled] == orders.look[filled]).mean() > 0.3
 
 
-@pytest.mark.parametrize("config", [SMALL, SimConfig(1, 2, 120, seed=1, tick=0.1), SimConfig(1, 1, 60, 2, rate=0.05)])
+@pytest.mark.parametrize(
+    "config", [SMALL, PLANTED, SimConfig(1, 2, 120, seed=1, tick=0.1), SimConfig(1, 1, 60, 2, rate=0.05)]
+)
 def test_books_are_never_crossed_nor_negative_and_trades_come_off_the_book(config):
     for events in synthetic_events(config):
         assert events.synthetic

@@ -29,6 +29,9 @@ class PlainBook:
         if left:
             self.orders.append([side, price, arrival, left])
 
+    def ahead(self, order):
+        return sum(o[3] for o in self.orders if o[:2] == order[:2] and o[2] < order[2])
+
     def resting(self, arrival):
         return next((o for o in self.orders if o[2] == arrival), None)
 
@@ -72,7 +75,7 @@ def test_the_engine_agrees_with_a_plain_list_and_conserves_contracts(operations)
                 withdrawn += order.remaining - arguments[1]
                 book.reduce(order, arguments[1])
                 theirs[3] = arguments[1]
-        for side, price, change in book.changes:
+        for _, side, price, change in book.changes:
             replayed[side, price] = replayed.get((side, price), 0) + change
             assert replayed[side, price] >= 0
         book.changes.clear()
@@ -83,6 +86,9 @@ def test_the_engine_agrees_with_a_plain_list_and_conserves_contracts(operations)
         for side, price, _, remaining in plain.orders:
             levels[side, price] = levels.get((side, price), 0) + remaining
         assert levels == sizes
+        for arrival, order in enumerate(orders):
+            if theirs := plain.resting(arrival):
+                assert book.ahead(order) == plain.ahead(theirs)
         assert book.best == [max((p for s, p in sizes if s == side), default=0) for side in (YES, NO)]
         assert sum(book.best) < ticks or 0 in book.best
     arrivals = {id(order): number for number, order in enumerate(orders)}
@@ -111,7 +117,7 @@ def test_a_limit_order_rests_with_what_it_could_not_take():
     rest = book.limit(YES, 45, 10)
     assert rest.remaining == 6
     assert book.best == [45, 0]
-    assert book.changes == [(NO, 55, 4), (NO, 55, -4), (YES, 45, 6)]
+    assert book.changes == [(0, NO, 55, 4), (0, NO, 55, -4), (1, YES, 45, 6)]
 
 
 def test_a_smaller_order_keeps_its_place_and_a_larger_one_is_refused():

@@ -62,6 +62,14 @@ def test_a_session_written_and_read_back_is_the_same(database):
     assert back.report.deltas == events.report.deltas
 
 
+def test_a_session_of_a_thousand_markets_goes_through_the_database(database):
+    events = simulate_session(SimConfig(1, 1000, 30, rate=0.2, orders=6), 0).events
+    (back,) = read_postgres(database, [write_session(database, events)])
+    assert (len(back.tickers), back.report.snapshots) == (1000, 2000)
+    assert back.report.deltas == events.report.deltas
+    assert back.report.levels_repaired == 0
+
+
 def test_a_recording_with_fractions_is_refused_by_the_integer_tables(database, recordings):
     events = read_recording(recordings / "kxbtc-20260418.jsonl.gz")
     with pytest.raises(ValueError, match="hold whole cents and contracts"):
