@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 MOST_CPU_DEVICES = 8  # each holds a copy of the tape
 
@@ -42,8 +43,19 @@ def prepare_jax() -> None:
 
     XLA runs these programs on one core for the most part, so training divides its episodes among cores. JAX reads these
     variables when it is imported, which this module therefore leaves to the commands; what is set already stays.
+
+    Where JAX_COORDINATOR_ADDRESS is set, this is one process of several, which train together; of each, all local devices take
+    part. JAX_NUM_PROCESSES and JAX_PROCESS_ID (from 0) say which, unless JAX finds that out from a cluster's manager.
     """
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(caches / "kalshi-jax" / "compiled"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
     os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(min(os.cpu_count() or 1, MOST_CPU_DEVICES)))
+    if "JAX_COORDINATOR_ADDRESS" in os.environ:
+        import jax
+
+        known = {"num_processes": "JAX_NUM_PROCESSES", "process_id": "JAX_PROCESS_ID"}
+        which: dict[str, Any] = {
+            name: int(os.environ[variable]) for name, variable in known.items() if variable in os.environ
+        }
+        jax.distributed.initialize(**which)  # before anything asks for a device

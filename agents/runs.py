@@ -231,13 +231,13 @@ class RunFolder:
         if self.checkpoints().latest_step() == int(learner.updates):
             return
         rest = replace(learner, weights=None)
-        items = ocp.args.Composite(weights=ocp.args.StandardSave(learner.weights), rest=ocp.args.StandardSave(rest))
+        items = ocp.args.Composite(weights=_as_numpy(learner.weights), rest=ocp.args.StandardSave(rest))
         self.checkpoints().save(int(learner.updates), args=items)
         self.checkpoints().wait_until_finished()
 
     def save_best(self, learner: Learner) -> None:
         """Keep a learner's weights as the best ones."""
-        items = ocp.args.Composite(weights=ocp.args.StandardSave(learner.weights))
+        items = ocp.args.Composite(weights=_as_numpy(learner.weights))
         self.best().save(int(learner.updates), args=items, force=True)
         self.best().wait_until_finished()
 
@@ -279,6 +279,11 @@ class RunFolder:
             lines = self.metrics_file.read_text().splitlines(keepends=True)
             kept = [line for line in lines if line.endswith("\n") and json.loads(line)["update"] <= update]
             self.metrics_file.write_text("".join(kept))
+
+
+def _as_numpy(weights: Any) -> Any:
+    """Save weights without the devices that they were on: others may use them elsewhere."""
+    return ocp.args.StandardSave(jax.device_get(weights))
 
 
 def make_environment(config: TrainConfig, tape: Tape) -> tuple[MarketAgnosticKalshiEnv, EnvParams, ActorCritic]:

@@ -2,9 +2,15 @@
 
 import json
 import os
+import shutil
 import signal
+import socket
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -13,11 +19,12 @@ from toy import Toy, ToyParams
 
 from agents import training
 from agents.evaluation import Windows
+from agents.journal import worries
 from agents.networks import ActorCritic
 from agents.ppo import Layout
 from agents.runs import RunFolder, TrainConfig, describe_data, load_run, make_environment, remember_settings
-from agents.training import fit, shortest_episode, train
-from loaders import load_tape
+from agents.training import Arena, curriculum, fit, shortest_episode, train
+from loaders import SessionInfo, Stage, load_tape
 
 ENV = Toy(max_markets=1)
 NETWORK = ActorCritic(ENV.num_actions, width=8)
@@ -37,11 +44,20 @@ CONFIG = TrainConfig(
 QUIET = Console(quiet=True)
 
 
-def run(path, params=None, **changes):
+def run_all(path, params=None, validation=None, weights=None, network=NETWORK, **changes):
     config = replace(CONFIG, out=path, **changes)
     path.mkdir(exist_ok=True)
     params = params or ToyParams(episode_length=10)
-    return fit(ENV, NETWORK, params, config, LAYOUT, [RunFolder(path, config.keep_checkpoints)], WINDOWS, QUIET)[0]
+    folder = RunFolder(path, config.keep_checkpoints)
+    folders = folder.of_seeds(config.seeds_used) if config.seeds > 1 else [folder]
+    for part in folders:
+        part.path.mkdir(exist_ok=True)
+    return fit(ENV, network, params, config, LAYOUT, folders, WINDOWS, QUIET, validation, weights)
+
+
+def run(path, params=None, **changes):
+    (result,) = run_all(path, params, **changes)
+    return result
 
 
 def learner_bits(path):
@@ -158,6 +174,101 @@ def test_episodes_shorter_than_the_rollout_stop_the_run(tmp_path):
 def test_devices_that_are_not_there_are_not_promised(tmp_path):
     with pytest.raises(ValueError, match="devices is 99, but JAX has"):
         run(tmp_path / "run", devices=99)
+
+
+# -- several agents, held-out markets, stages, processes
+
+
+def test_agents_of_several_seeds_train_as_each_does_alone(whole, tmp_path):
+    results = run_all(tmp_path / "run", seeds=2)
+    assert [result.run.name for result in results] == ["seed-0", "seed-1"]
+    assert_same_run(whole[1], tmp_path / "run" / "seed-0")
+    run(tmp_path / "alone", seed=1)
+    assert_same_run(tmp_path / "alone", tmp_path / "run" / "seed-1")
+
+
+def test_of_several_agents_one_that_saved_less_is_waited_for(tmp_path):
+    run_all(tmp_path / "whole", seeds=2)
+    run_all(tmp_path / "run", seeds=2, total_steps=4 * LAYOUT.steps)
+    shutil.rmtree(tmp_path / "run" / "seed-1" / "checkpoints" / "4")  # as if killed between the two
+    assert [r.updates for r in run_all(tmp_path / "run", seeds=2, resume=True)] == [UPDATES, UPDATES]
+    kept = figures(tmp_path / "run" / "seed-1")
+    assert [r["update"] for r in kept if r["kind"] == "update"] == list(range(1, UPDATES + 1))
+
+
+def test_the_best_checkpoint_is_that_which_earned_most_on_markets_held_out(tmp_path, monkeypatch):
+    plain, judged = training.evaluate, []
+    earned = (
+        0.0,
+        1.0,
+        0.0,
+        5.0,
+        0.0,
+        3.0,
+    )  # on the training windows and those held out by turns, after 0, 4 and 6 updates
+
+    def pretend(env, network, weights, params, windows, *rest, **more):
+        (outcome,) = plain(env, network, weights, params, windows, *rest, **more)
+        if windows is not WINDOWS:
+            outcome.metrics["total_return"] = np.full((1, 4), earned[len(judged)])
+        judged.append(0)
+        return [outcome]
+
+    monkeypatch.setattr(training, "evaluate", pretend)
+    held_out = Arena(ToyParams(episode_length=10), Windows(WINDOWS.markets, WINDOWS.start_ms + 7))
+    result = run(tmp_path / "run", validation=held_out)
+    folder = RunFolder(tmp_path / "run")
+    assert result.best_validation["update"] == folder.best().latest_step() == 4
+    assert result.best_validation["metrics"]["total_return"]["mean"] == 5.0
+    newest, best = folder.restore_weights(newest=True), folder.restore_weights()
+    assert any((a != b).any() for a, b in zip(jax.tree.leaves(newest), jax.tree.leaves(best), strict=True))
+    assert {r["update"] for r in folder.records() if r["kind"] == "validation"} == {0, 4, 6}
+
+
+def test_the_curriculum_draws_from_other_sessions_as_the_run_goes_on(monkeypatch):
+    tape, index = load_tape("synthetic:sessions=3,markets=2,seconds=60")
+    stages = iter([Stage.STABLE, Stage.MODERATE, Stage.ALL])
+    monkeypatch.setattr(SessionInfo, "stage", property(lambda session: next(stages)))
+    weights = curriculum(replace(CONFIG, decision_interval_ms=0), tape, index)
+    shares = [np.diff(np.asarray(weights(progress)), prepend=0).reshape(3, 2).sum(1) for progress in (0.0, 0.3, 0.9)]
+    np.testing.assert_allclose(shares[0], [1, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(shares[1], [0, 1, 0], atol=1e-6)
+    assert (shares[2] > 0.2).all()
+
+
+def test_what_should_worry_is_explained_once(whole, tmp_path):
+    names = ("HOLD", "BUY_YES_NOW")
+    first = {"entropy": 2.0, "actions": [0.5, 0.5]}
+    assert worries(first, first, names) == {}
+    found = worries(first, {"entropy": 0.01, "actions": [0.99, 0.01]}, names)
+    assert "entropy has collapsed to 0.0100 nats (2.00 at first)" in found["entropy"]
+    assert "99% of all decisions are HOLD" in found["action"]
+    assert "whatever it sees" in worries(first, {"entropy": 1.0, "actions": [0.02, 0.98]}, names)["action"]
+    run(tmp_path / "run", learning_rate=3.0, entropy_weight=0.0)  # far too fast
+    told = [r["about"] for r in figures(tmp_path / "run") if r["kind"] == "warning"]
+    assert 1 <= len(told) == len(set(told))
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_does_on_two_devices(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    cluster = {"JAX_NUM_CPU_DEVICES": "1", "JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+    members = [("together", cluster | {"JAX_PROCESS_ID": str(i)}) for i in range(2)]
+    members.append(("alone", {"JAX_NUM_CPU_DEVICES": "2"}))
+    program, root = [sys.executable, str(Path(__file__).with_name("two_devices.py"))], str(Path(__file__).parents[2])
+    processes = [
+        subprocess.Popen([*program, str(tmp_path / name)], env=os.environ | {"PYTHONPATH": root} | its, stderr=-1)
+        for name, its in members
+    ]
+    for process in processes:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors.decode()[-2000:]
+    here, there = (RunFolder(tmp_path / name).restore_weights() for name in ("together", "alone"))
+    chex.assert_trees_all_close(here, there, rtol=1e-5, atol=1e-6)
+    kept = [r["update"] for r in figures(tmp_path / "together") if r["kind"] == "update"]
+    assert kept == list(range(1, UPDATES + 1)), "the first process wrote, and only it"
 
 
 # -- the folder and its settings
