@@ -42,7 +42,7 @@ class SimConfig:
     # Planted patterns, none by default: see `loaders.patterns`.
     stale: float = 0.0  # seconds by which makers lag the fair value
     imbalance: float = 0.0  # sizes beyond the best five levels show the fair value's next move
-    reversion: float = 0.0  # sizes show it while the spread is wider than usual, until it comes back
+    reversion: float = 0.0  # cents by which shocks displace what makers quote, with a wider spread, until it comes back
     bursts: float = 0.0  # sizes show it in bursts, and the opposite in quiet regimes
 
     def __post_init__(self) -> None:
