@@ -18,8 +18,7 @@ from rich.table import Table
 from agents.catalogue import print_sessions, session_json, show_time, write_catalogue
 from agents.demo import DemoConfig, run_demo
 from agents.evaluation import dollars
-from agents.export import CALLS, export_run
-from agents.policy import PLATFORMS
+from agents.export import CALLS, PLATFORMS, export_run
 from agents.report import evaluate_run, print_outcomes
 from agents.runs import TrainConfig, describe_data
 from agents.training import train

@@ -27,7 +27,6 @@ from jax import export
 
 FORMAT, VERSION = "kalshi-jax policy", 1
 PROGRAM, DESCRIPTION = "policy.bin", "policy.json"
-PLATFORMS = ("cpu", "cuda", "tpu")
 
 Program = Callable[..., tuple[jax.Array, jax.Array, jax.Array]]
 
@@ -201,7 +200,6 @@ def load_policy(folder: str | Path) -> Policy:
     try:
         description = json.loads((folder / DESCRIPTION).read_bytes())
         found, version, hashes = description["format"], description["version"], dict(description["sha256"])
-        digests = {DESCRIPTION: hash_description(description), "schema": hash_json(description["schema"])}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder / DESCRIPTION}: unreadable ({error!r}): export the run again") from error
     if (found, version) != (FORMAT, VERSION):
@@ -209,7 +207,12 @@ def load_policy(folder: str | Path) -> Policy:
             f"{folder}: {found} version {version}: expected {FORMAT} version {VERSION}; export the run again"
         )
     blob = (folder / PROGRAM).read_bytes()
-    for name, digest in {**digests, PROGRAM: hash_bytes(blob)}.items():
+    digests = {
+        DESCRIPTION: hash_description(description),
+        "schema": hash_json(description.get("schema")),
+        PROGRAM: hash_bytes(blob),
+    }
+    for name, digest in digests.items():
         if digest != hashes.get(name):
             raise ValueError(
                 f"{folder}: sha256 of {name} is {digest}, expected {hashes.get(name)}: export the run again"
@@ -235,10 +238,8 @@ def _read_program(blob: bytes, about: dict[str, Any], schema: Schema, folder: Pa
     `Exported` is the signature, which a program that does nothing with the same arguments and results has too.
     """
     convention = about["calling_convention"]
-    oldest, newest = (
-        export.minimum_supported_calling_convention_version,
-        export.maximum_supported_calling_convention_version,
-    )
+    oldest = export.minimum_supported_calling_convention_version
+    newest = export.maximum_supported_calling_convention_version
     if not oldest <= convention <= newest:
         raise ValueError(
             f"{folder}: calling convention {convention}: jax {jax.__version__} knows {oldest} to {newest}; "

@@ -324,15 +324,18 @@ def test_a_run_is_exported_timed_and_exported_again(run, capsys, tmp_path):
     assert export_run(run, tmp_path / "deep" / "policy").policy == tmp_path / "deep" / "policy"
 
 
-def test_a_policy_that_is_not_the_network_is_not_handed_over(run, tmp_path, monkeypatch):
+@pytest.mark.parametrize("change", [lambda x: x + 0.1, lambda x: x * np.nan], ids=["another", "nan"])
+def test_a_policy_that_is_not_the_network_is_not_handed_over(run, tmp_path, monkeypatch, change):
     whole = agents.export.write_policy
 
     def other_weights(folder, env, network, weights, about):
-        return whole(folder, env, network, jax.tree.map(lambda x: x + 0.1, weights), about)
+        return whole(folder, env, network, jax.tree.map(change, weights), about)
 
     monkeypatch.setattr(agents.export, "write_policy", other_weights)
-    with pytest.raises(FloatingPointError, match="differs from the network by"):
+    with pytest.raises(FloatingPointError, match="differed from the network by"):
         export_run(run, tmp_path)
+    with pytest.raises(FileNotFoundError):
+        load_policy(tmp_path)
 
 
 def test_what_is_no_run_is_named(tmp_path, capsys):
