@@ -18,6 +18,7 @@ from rich.table import Table
 from agents.catalogue import print_sessions, session_json, show_time, write_catalogue
 from agents.demo import DemoConfig, run_demo
 from agents.evaluation import dollars
+from agents.export import CALLS, PLATFORMS, export_run
 from agents.report import evaluate_run, print_outcomes
 from agents.runs import Reading, TrainConfig, describe_data
 from agents.training import train
@@ -230,6 +231,37 @@ class Evaluate(Reading):
         print(f"Report: {page}")
 
 
+@dataclass(frozen=True)
+class Export:
+    """Write a trained agent as a policy that runs with jax and numpy alone: for a live trader, or to keep.
+
+    The policy is a folder of two files: policy.bin is the network with its weights, for any batch size, on CPU, CUDA and
+    TPU; policy.json names what goes in and what comes out, and tells what the agent has learned from. `agents.policy`
+    reads it: that file needs nothing else of this project. What was written is read back, held against the network, and
+    timed.
+    """
+
+    run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder that `train` wrote."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="POLICY")] = None
+    """Folder to write; RUN/policy by default. A policy that is there is replaced."""
+    json: bool = False
+    """Print the result as JSON on standard output."""
+
+    def run(self) -> None:
+        """Run the command."""
+        result = export_run(self.run_folder, self.out)
+        if self.json:
+            _print_json(asdict(result))
+            return
+        print(
+            f"{result.policy}: {result.weights:,} weights, {result.size_bytes / 1000:,.0f} kB, for {', '.join(PLATFORMS)}; "
+            f"differs from the network by {result.largest_difference:.2g} at most\n"
+            f"A decision takes {result.median_ms:.3f} ms on this {result.platform} (batch 1, median of {CALLS:,}; one in a "
+            f"hundred takes more than {result.slowest_percent_ms:.3f} ms), after {result.compile_seconds:.1f} s of compiling"
+        )
+
+
 COMMANDS: dict[str, Any] = {
     "demo": Demo,
     "sessions": Sessions,
@@ -237,6 +269,7 @@ COMMANDS: dict[str, Any] = {
     "book": Book,
     "train": Train,
     "evaluate": Evaluate,
+    "export": Export,
 }
 
 

@@ -286,8 +286,8 @@ def _as_numpy(weights: Any) -> Any:
     return ocp.args.StandardSave(jax.device_get(weights))
 
 
-def make_environment(config: TrainConfig, tape: Tape) -> tuple[MarketAgnosticKalshiEnv, EnvParams, ActorCritic]:
-    """Build the environment, its parameters and the network that a configuration asks for."""
+def make_agent(config: TrainConfig) -> tuple[MarketAgnosticKalshiEnv, ActorCritic]:
+    """Build the environment and the network that a configuration asks for; no data is needed."""
     env = MarketAgnosticKalshiEnv(
         max_markets=config.max_markets,
         orders_per_market=config.orders_per_market,
@@ -295,6 +295,13 @@ def make_environment(config: TrainConfig, tape: Tape) -> tuple[MarketAgnosticKal
         temporal_features=config.temporal_features,
         sequence_features=config.sequence_features,
     )
+    sizes = (config.orders_per_market, config.width, config.memory)
+    return env, ActorCritic(env.num_actions, *sizes, precision=config.precision)
+
+
+def make_environment(config: TrainConfig, tape: Tape) -> tuple[MarketAgnosticKalshiEnv, EnvParams, ActorCritic]:
+    """Build the environment, its parameters and the network that a configuration asks for."""
+    env, network = make_agent(config)
     params = env.make_params(
         tape,
         episode_length=config.episode_length,
@@ -309,8 +316,7 @@ def make_environment(config: TrainConfig, tape: Tape) -> tuple[MarketAgnosticKal
         timing_weight=config.timing_weight,
         discovery_weight=config.discovery_weight,
     )
-    sizes = (config.orders_per_market, config.width, config.memory)
-    return env, params, ActorCritic(env.num_actions, *sizes, precision=config.precision)
+    return env, params, network
 
 
 def hyper_parameters(config: TrainConfig) -> HyperParameters:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from gymnax.environments import environment
 
-from kalshi_jax.actions import Intent, decode, num_actions
+from kalshi_jax.actions import Intent, action_names, decode, num_actions
 from kalshi_jax.batching import draw_where
 from kalshi_jax.episodes import last_change, next_change, sample_episode
 from kalshi_jax.features import (
@@ -312,6 +312,11 @@ class MarketAgnosticKalshiEnv(environment.Environment[EnvState, EnvParams]):
     def portfolio_names(self) -> tuple[str, ...]:
         """Names of `Observation.portfolio`."""
         return portfolio_names(self.max_markets, self.orders_per_market)
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        """Names of the actions of one order slot."""
+        return action_names(self.order_sizes)
 
     def action_space(self, params: EnvParams | None = None) -> Choices:
         """Give the space of actions, one of A per market and order slot."""

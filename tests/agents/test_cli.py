@@ -244,7 +244,7 @@ def test_settings_that_do_not_fit_are_explained(arguments, reason, capsys):
     assert reason in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["", "demo", "sessions", "build", "book", "train", "evaluate"])
+@pytest.mark.parametrize("command", ["", "demo", "sessions", "build", "book", "train", "evaluate", "export"])
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([*command.split(), "--help"])
