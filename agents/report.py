@@ -24,6 +24,8 @@ COLORS = {
     "random": "#c1666b",
     "hold": "#8d99ae",
     "always take": "#e09f3e",
+    "momentum": "#7b4b94",
+    "market maker": "#33658a",
 }
 
 

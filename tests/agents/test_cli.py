@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from agents.cli import main
+from agents.evaluation import POLICIES
 from tests.loaders.exchange_frames import START, delta, snapshot, write
 
 SOURCE = "synthetic:sessions=2,markets=2,seconds=120"
@@ -163,7 +164,7 @@ def test_an_agent_is_trained_evaluated_and_reported(call, trained):
     assert (settings["total_steps"], settings["source"]) == (100, [SOURCE])
     assert (settings["filter"]["skip_marked"], settings["filter"]["least_changes"]) == (True, 0)
     result = json.loads(call("evaluate", trained, SOURCE, "--seeds", "2", "--json"))
-    assert set(result["policies"]) == {"agent", "greedy agent", "random", "hold", "always take"}
+    assert set(result["policies"]) == set(POLICIES)
     assert result["policies"]["hold"]["total_return"] == {"mean": 0, "low": 0, "high": 0}
     assert result["policies"]["hold"]["maker_share"]["mean"] is None, "strict JSON has no NaN"
     assert result["policies"]["always take"]["fees"]["mean"] > 0
