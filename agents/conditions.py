@@ -16,7 +16,7 @@ PACES = ("market_burst", "market_active", "market_quiet")
 SPREADS = (1, 2, 5)  # cents
 CLOSES = (60, 300, 900)  # s
 CONDITIONS = {  # name -> its classes
-    "pace": ("burst: a change within 0.1 s", "active: within 5 s", "slow: within 30 s", "quiet: none for 30 s"),
+    "pace": ("burst (under 0.1 s)", "active (under 5 s)", "slow (up to 30 s)", "quiet (above 30 s)"),
     "spread": ("up to 1 cent", "up to 2 cents", "up to 5 cents", "above 5 cents"),
     "time to close": ("up to 1 min", "up to 5 min", "up to 15 min", "above 15 min", "not known"),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from kalshi_jax.metrics import episode_metrics
 from kalshi_jax.tape import DOLLAR
 
 __all__ = [
+    "COMPONENTS",
     "METRICS",
     "POLICIES",
     "REPEATABLE",
@@ -47,6 +49,15 @@ METRICS = {  # name -> what it says, for tables
     "steps": "steps",
 }
 
+COMPONENTS = {  # of the return, a PART of its attribution each -> what it says, for tables
+    "pnl_spread_captured": "spread captured $",
+    "pnl_adverse_selection": "adverse selection $",
+    "pnl_spread_paid": "spread paid $",
+    "pnl_holding": "price moves $",
+    "pnl_settlement": "settlement $",
+    "pnl_fees": "fees $",
+}
+
 
 @dataclass
 class Breakdown:
@@ -61,7 +72,7 @@ class Outcome:
     """One policy on n windows with several seeds."""
 
     policy: str
-    metrics: dict[str, np.ndarray]  # METRICS and PARTS, the latter in $ -> f[seeds, n]
+    metrics: dict[str, np.ndarray]  # of METRICS and COMPONENTS -> f[seeds, n]
     value: np.ndarray  # f32[T + 1, seeds * n], $
     actions: np.ndarray  # i64[A], how often each was chosen
     taker: float  # contracts per episode
@@ -71,6 +82,10 @@ class Outcome:
 
     def summary(self) -> dict[str, dict[str, float]]:
         """Mean over windows with a bootstrap 95% interval by clusters, per metric."""
+        return self._summary
+
+    @cached_property
+    def _summary(self) -> dict[str, dict[str, float]]:
         return {name: interval(x, self.clusters) for name, x in self.metrics.items()}
 
     def breakdown(self) -> dict[str, dict[str, dict[str, float]]]:
@@ -129,7 +144,7 @@ def compare_seen(unseen: Sequence[Outcome], seen: Sequence[Outcome]) -> dict[str
 def _outcome(policy: str, record: Record, sums: Sums, actions: np.ndarray, windows: Windows, capital: float) -> Outcome:
     value = jnp.concatenate([jnp.full((1, record.value.shape[1]), capital), record.value])
     figures = episode_metrics(value, record.lived, record.trades, record.taker, record.maker, record.fees)
-    figures |= {name: x / DOLLAR for name, x in sums.parts.items()}
+    figures |= {f"pnl_{name}": x / DOLLAR for name, x in sums.parts.items()}
     count = len(windows.start_ms)
 
     def by_window(x: Any) -> np.ndarray:

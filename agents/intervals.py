@@ -61,7 +61,9 @@ def retention(
     if (bottoms <= 0).mean() > (1 - SURE) / 2:
         reason = "no interval: what it earned on the seen markets is not surely above zero"
         return Retention(mean_above, mean_below, mean_above / mean_below, nan, nan, reason)
-    ratios = np.sort(np.where(bottoms > 0, tops / np.where(bottoms > 0, bottoms, 1), np.sign(tops) * np.inf))
+    ratios = np.sort(
+        np.where(bottoms > 0, tops / np.where(bottoms > 0, bottoms, 1), np.where(tops < 0, -np.inf, np.inf))
+    )
     low, high = (float(ratios[round(x * (RESAMPLES - 1))]) for x in _bounds())
     return Retention(mean_above, mean_below, mean_above / mean_below, low, high, "")
 

@@ -12,7 +12,6 @@ from agents.evaluation import Windows, all_windows, compare_seen, dollars, evalu
 from agents.networks import ActorCritic
 from agents.play import replay
 from kalshi_jax import Action
-from kalshi_jax.attribution import PARTS
 from loaders import load_tape
 
 ENV = Toy(max_markets=1)
@@ -74,7 +73,7 @@ def test_an_ended_episode_keeps_its_value_and_trades_no_more(outcomes):
 def test_the_parts_of_an_episode_add_up_to_its_return(outcomes):
     earned = next(o for o in outcomes if o.policy == "always take").metrics
     assert earned["total_return"].max() > 1
-    np.testing.assert_allclose(sum(earned[name] for name in PARTS), earned["total_return"], atol=0.005)
+    np.testing.assert_allclose(sum(earned[name] for name in evaluation.COMPONENTS), earned["total_return"], atol=0.005)
 
 
 def test_conditions_count_every_decision_and_all_that_was_made(outcomes):
