@@ -17,9 +17,10 @@ from rich.table import Table
 
 from agents.catalogue import print_sessions, session_json, show_time, write_catalogue
 from agents.demo import DemoConfig, run_demo
-from agents.evaluation import dollars
+from agents.evaluation import SEEDS, dollars
 from agents.export import CALLS, PLATFORMS, export_run
-from agents.report import evaluate_run, print_outcomes
+from agents.judgement import print_judgement
+from agents.report import BOTH, QueueModel, evaluate_run
 from agents.runs import Reading, TrainConfig, describe_data
 from agents.training import train
 from loaders import SessionDataLoader, SessionFilter, book_at, cached_tape, load_tape
@@ -203,8 +204,11 @@ class Train(TrainConfig):
 class Evaluate(Reading):
     """Judge a trained agent on every market and window of a source, beside policies that learn nothing.
 
-    Prints return, Sharpe, drawdown, trades and fees with 95% intervals, and writes a report for a browser. Use
-    recordings that the agent has not trained on.
+    Prints return, Sharpe, drawdown, trades, fees and what the return is made of, with 95% intervals over markets, under each
+    queue model, and writes a report for a browser. Use recordings that the agent has not trained on.
+
+    How much of its return on the training markets does it keep on others?
+    kalshi-jax evaluate runs/mine "recordings/new-*.jsonl.gz" --seen training
     """
 
     run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -213,7 +217,13 @@ class Evaluate(Reading):
     """Recordings to judge on: paths, globs in quotes, a postgresql:// URL or a store."""
     sessions: tuple[str, ...] = ()
     """Sessions of the source to judge on, by id; by default all that are not marked empty or test."""
-    seeds: int = 3
+    part: Literal["train", "validation", "test"] | None = None
+    """Only the markets of the source that are in this part of the run's own split; all of them by default."""
+    queue_models: tuple[QueueModel, ...] = BOTH
+    """How the queue ahead of a resting order shrinks: a table for each. The truth lies most likely between these two."""
+    seen: tuple[str, ...] = ()
+    """Recordings that the agent was trained on, to compare with; "training" stands for those of the run."""
+    seeds: int = SEEDS
     """Episodes per window, for policies that draw their actions."""
     report: Path | None = None
     """The page to write; RUN/report.html by default."""
@@ -222,12 +232,21 @@ class Evaluate(Reading):
 
     def run(self) -> None:
         """Run the command."""
-        chosen = self.session_config(self.sessions, SessionFilter(skip_marked=True))
-        outcomes, page = evaluate_run(self.run_folder, self.source, chosen, self.seeds, self.report)
+        judgement, page = evaluate_run(
+            self.run_folder,
+            self.source,
+            self.session_config(self.sessions, SessionFilter(skip_marked=True)),
+            part=self.part,
+            seeds=self.seeds,
+            page=self.report,
+            queue_models=self.queue_models,
+            seen=self.seen,
+        )
         if self.json:
-            _print_json({"report": str(page), "policies": {o.policy: o.summary() for o in outcomes}})
+            _print_json({"report": str(page)} | judgement.as_json())
             return
-        print_outcomes(Console(), outcomes)
+        console = Console()
+        print_judgement(console if console.is_terminal else Console(width=WIDE), judgement)
         print(f"Report: {page}")
 
 

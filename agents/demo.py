@@ -10,7 +10,8 @@ from typing import Any
 
 from rich.console import Console
 
-from agents.report import evaluate_run, print_outcomes
+from agents.judgement import print_judgement
+from agents.report import evaluate_run
 from agents.runs import TrainConfig
 from agents.training import train
 from loaders import SessionConfig
@@ -83,13 +84,14 @@ def run_demo(config: DemoConfig, console: Console) -> dict[str, Any]:
         (result,) = train(settings, console)
 
         stage(4, f"Judging it on sessions that it has not seen ({', '.join(ids[-held_out:])}), beside other policies.")
-        outcomes, page = evaluate_run(out, [url], SessionConfig(session_pool=tuple(ids[-held_out:])))
-    print_outcomes(console, outcomes)
+        chosen = SessionConfig(session_pool=tuple(ids[-held_out:]))
+        judgement, page = evaluate_run(out, [url], chosen, queue_models=(settings.queue_model,))
+    print_judgement(console, judgement)
     stage(5, f"The report, for a browser: {page.absolute()}")
     return {
         "report": str(page.absolute()),
         "run": str(out),
         "seconds": time.perf_counter() - began,
         "steps_per_second": result.steps_per_second,
-        "policies": {outcome.policy: outcome.summary() for outcome in outcomes},
+        "policies": judgement.as_json()["queue_models"][settings.queue_model],
     }

@@ -14,13 +14,14 @@ from matplotlib.ticker import StrMethodFormatter
 
 MONEY = StrMethodFormatter("{x:,g}")
 STYLE = """
-body{font:16px/1.5 system-ui,sans-serif;color:#1d2433;max-width:1080px;margin:2rem auto;padding:0 1rem}
+body{font:16px/1.5 system-ui,sans-serif;color:#1d2433;max-width:1160px;margin:2rem auto;padding:0 1rem}
 h1{margin-bottom:.2rem}h2{margin-top:2.4rem;border-bottom:1px solid #d8dde6;padding-bottom:.2rem}
 .lead{font-size:1.15rem}.synthetic{background:#b3261e;color:#fff;font-size:2.4rem;font-weight:800;letter-spacing:.12em;
 text-align:center;padding:.6rem;margin:1rem 0}.note{color:#5a6478;font-size:.92rem}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:.9rem}
-th,td{padding:.35rem .6rem;text-align:right;border-bottom:1px solid #e4e8ef;white-space:nowrap}
-th:first-child,td:first-child{text-align:left}td small,th small{display:block;color:#5a6478;font-weight:400}
+th,td{padding:.35rem .45rem;text-align:right;border-bottom:1px solid #e4e8ef;white-space:nowrap}
+th:first-child,td:first-child{text-align:left;white-space:normal}td small,th small{display:block;color:#5a6478;font-weight:400;
+font-size:.85em}.wide+.wide{margin-top:1.2rem}
 .wide{overflow-x:auto}.good{color:#0b6e4f}.bad{color:#b3261e}img{max-width:100%}dl{display:grid;
 grid-template-columns:max-content 1fr;gap:.2rem 1.2rem;font-size:.92rem}dt{color:#5a6478}dd{margin:0;overflow-wrap:anywhere}
 """

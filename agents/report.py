@@ -4,26 +4,41 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from matplotlib.figure import Figure
-from rich.console import Console
-from rich.table import Table
 
-from agents.evaluation import METRICS, Outcome, all_windows, dollars, evaluate
-from agents.pages import MONEY, embed, fact_list, join_sections, make_axes, style_axis, write_page
-from agents.runs import RunFolder, describe_data, load_run, make_environment, settings_of
-from kalshi_jax.actions import action_names
-from loaders import SessionConfig, SessionFilter, load_tape
+from agents.conditions import CONDITIONS
+from agents.evaluation import COMPONENTS, METRICS, SEEDS, Outcome, compare_seen, dollars, evaluate
+from agents.examples import Example, choose_examples
+from agents.intervals import Retention
+from agents.judgement import Judgement, describe_retention, format_figure
+from agents.pages import fact_list, join_sections, write_page
+from agents.plots import (
+    plot_actions,
+    plot_components,
+    plot_equity,
+    plot_example,
+    plot_fills,
+    plot_learning,
+    plot_returns,
+)
+from agents.runs import RunFolder, TrainConfig, describe_data, load_run, make_environment, settings_of
+from agents.windows import Windows, all_windows
+from kalshi_jax.tape import Tape
+from loaders import SessionConfig, SessionFilter, TapeIndex, load_tape, select_markets
 
-COLORS = {
-    "agent": "#0b6e4f",
-    "greedy agent": "#6bbf59",
-    "random": "#c1666b",
-    "hold": "#8d99ae",
-    "always take": "#e09f3e",
+QueueModel = Literal["risk_averse", "power", "log", "optimistic"]
+BOTH: tuple[QueueModel, ...] = ("risk_averse", "power")
+AGENTS = ("agent", "greedy agent")
+TRAINING = "training"  # in place of a source: what the run was trained on
+MODELS = {  # queue model -> its name and what it means, for a trader
+    "risk_averse": ("cautious", "an order that leaves our level stood behind us, whenever it can have"),
+    "power": ("shared", "an order that leaves our level stood behind us with a chance that grows with the queue there"),
+    "log": ("shared, mild", "as shared, and less sure about it"),
+    "optimistic": ("hopeful", "an order that leaves our level stood in front of us"),
 }
 
 
@@ -31,9 +46,13 @@ def evaluate_run(
     run: Path,
     source: Sequence[str],
     chosen: SessionConfig | None = None,
-    seeds: int = 3,
+    *,
+    part: str | None = None,
+    seeds: int = SEEDS,
     page: Path | None = None,
-) -> tuple[list[Outcome], Path]:
+    queue_models: Sequence[QueueModel] = BOTH,
+    seen: Sequence[str] = (),
+) -> tuple[Judgement, Path]:
     """Play a run's newest agent and the baselines on a source and write the report.
 
     Args:
@@ -42,67 +61,114 @@ def evaluate_run(
         chosen: sessions of the source, and how they are read; by default all that are not marked empty or test.
         seeds: episodes per window, for policies that draw.
         page: of the report; `run`/report.html by default.
+        chosen: sessions of the source, and how they are read; by default all that are not marked empty or test.
+        part: of the run's split, whose markets alone are played; None: all.
+        seeds: episodes per window, for policies that draw.
+        page: of the report; `run`/report.html by default.
+        queue_models: each gives outcomes of its own.
+        seen: a source that the agent was trained on, to compare with, or (TRAINING,) for the run's own; of its windows at
+            most as many are played as the first source has.
 
     Returns:
-        the outcomes, the agent's first, and the page.
+        what was found, and the page.
     """
     config, trained_on = load_run(run)
     folder = RunFolder(run)
     weights = folder.restore_weights()
-    tape, index = load_tape(list(source), chosen or SessionConfig(filter=SessionFilter(skip_marked=True)))
-    env, params, network = make_environment(config, tape)
-    windows = all_windows(tape, config.max_markets, config.episode_length, config.decision_interval_ms)
-    outcomes = evaluate(env, network, weights, params, windows, seeds=seeds)
-    data = describe_data(tape, index)
+    chosen = chosen or SessionConfig(filter=SessionFilter(skip_marked=True))
+    tape, index = load_tape(list(source), chosen)
+    if part:
+        tape, index = select_markets(tape, index, folder.split().parts[part])
+    windows = _windows(config, tape)
+    outcomes: dict[str, list[Outcome]] = {}
+    examples: list[Example] = []
+    for model in queue_models:
+        env, params, network = make_environment(replace(config, queue_model=model), tape)
+        outcomes[model] = evaluate(env, network, weights, params, windows, seeds=seeds)
+        examples = examples or choose_examples(outcomes[model][0], env, network, weights, params, windows)
+    retained: dict[str, dict[str, Retention]] = {}
+    seen_on = None
+    if seen:
+        seen_tape, seen_index = _load_seen(config, folder, seen, chosen)
+        seen_windows, seen_on = _windows(config, seen_tape, len(windows.start_ms)), describe_data(seen_tape, seen_index)
+        for model in queue_models:
+            env, params, network = make_environment(replace(config, queue_model=model), seen_tape)
+            before = evaluate(env, network, weights, params, seen_windows, AGENTS, seeds)
+            retained[model] = compare_seen(outcomes[model], before)
+    prints = tape.trade_size.shape[0]
+    names = [_name(example, tape, index) for example in examples]
+    judgement = Judgement(outcomes, retained, examples, names, describe_data(tape, index), seen_on, prints)
     page = page or run / "report.html"
-    return outcomes, write_report(page, outcomes, settings_of(config), trained_on, data, folder.records())
+    return judgement, write_report(page, judgement, settings_of(config), trained_on, folder.records())
 
 
-def print_outcomes(console: Console, outcomes: Sequence[Outcome]) -> None:
-    """Print the metrics of all policies as a table, a row per metric: mean and 95% interval."""
-    table = Table("per episode", *(outcome.policy for outcome in outcomes))
-    for column in table.columns[1:]:
-        column.justify = "right"
-    summaries = [outcome.summary() for outcome in outcomes]
-    for name, label in METRICS.items():
-        cells = []
-        for summary in summaries:
-            mean, low, high = (format_figure(name, summary[name][x]) for x in ("mean", "low", "high"))
-            cells.append(mean if mean == low == high else f"{mean}\n[dim]{low} .. {high}[/dim]")
-        table.add_row(label, *cells)
-    console.print(table)
+def _windows(config: TrainConfig, tape: Tape, limit: int = 0) -> Windows:
+    return all_windows(tape, config.max_markets, config.episode_length, config.decision_interval_ms, limit)
+
+
+def _load_seen(
+    config: TrainConfig, folder: RunFolder, seen: Sequence[str], chosen: SessionConfig
+) -> tuple[Tape, TapeIndex]:
+    if tuple(seen) != (TRAINING,):
+        return load_tape(list(seen), replace(chosen, session_pool=()))
+    tape, index = load_tape(list(config.source), config.session_config(config.sessions, config.filter))
+    return (tape, index) if config.split == "none" else select_markets(tape, index, folder.split().train)
+
+
+def _name(example: Example, tape: Tape, index: Any) -> str:
+    session = index.sessions[int(tape.market_session[example.market])]
+    moment = np.datetime64(session.started_at_ms + example.start_ms, "ms").astype("datetime64[s]")
+    return f"{index.tickers[example.market]}, from {str(moment).replace('T', ' ')} UTC"
 
 
 def write_report(
     path: Path,
-    outcomes: Sequence[Outcome],
+    judgement: Judgement,
     settings: dict[str, Any],
     trained_on: dict[str, Any],
-    evaluated_on: dict[str, Any],
     records: Sequence[dict[str, Any]],
 ) -> Path:
     """Write the page.
 
     Args:
         path: of the page.
-        outcomes: of `evaluate`, the agent's first.
+        judgement: what was found.
         settings: of the run, name to value.
         trained_on: `describe_data` of the training data.
-        evaluated_on: `describe_data` of the data of the outcomes.
         records: of the run's metrics.jsonl.
 
     Returns:
         `path`.
     """
     seconds = settings["decision_interval_ms"] / 1000
+    evaluated_on = judgement.evaluated_on
+    outcomes = next(iter(judgement.outcomes.values()))
+    kept = "".join(
+        f"<p><b>{html.escape(policy)}</b>, {MODELS[model][0]} queue: {html.escape(describe_retention(figures))}.</p>"
+        for model, by_policy in judgement.retention.items()
+        for policy, figures in by_policy.items()
+    )
+    tables = "".join(
+        f"<h3>{MODELS[model][0].capitalize()} queue</h3>{_wide(table_of(found, METRICS))}"
+        for model, found in judgement.outcomes.items()
+    )
+    examples = "".join(
+        f"<h3>{example.title.capitalize()}: {html.escape(name)}</h3>{plot_example(example, seconds)}"
+        for example, name in zip(judgement.examples, judgement.names, strict=True)
+    )
     sections = [
-        ("Portfolio value over time", _value_plot(outcomes, seconds), _VALUE_NOTE),
-        ("Results", f'<div class="wide">{results_table(outcomes)}</div>', _TABLE_NOTE),
-        ("What the policies did", _action_plot(outcomes, settings["order_sizes"]), _ACTION_NOTE),
-        ("Fills", _fill_plot(outcomes), _FILL_NOTE),
-        ("Returns per episode", _return_plot(outcomes), _RETURN_NOTE),
-        ("How the agent learned", _learning_plot(records), _LEARNING_NOTE),
-        ("Data", fact_list(_data_facts(trained_on, evaluated_on)), ""),
+        ("Profit and drawdown", plot_equity(outcomes, seconds), _EQUITY_NOTE),
+        ("Queue models side by side", _wide(side_by_side(judgement.outcomes)), _models_note(judgement)),
+        ("Seen and unseen markets", kept, _RETENTION_NOTE),
+        ("Where the money came from", _components(outcomes), _COMPONENT_NOTE),
+        ("Examples", examples, _EXAMPLE_NOTE),
+        ("Under which conditions", _conditions(outcomes), _CONDITION_NOTE),
+        ("All figures", tables, _TABLE_NOTE + (_ONE_MARKET_NOTE if _of_one_market(outcomes[0]) else "")),
+        ("Returns per episode", plot_returns(outcomes), _RETURN_NOTE),
+        ("What the policies did", plot_actions(outcomes, settings["order_sizes"]), _ACTION_NOTE),
+        ("Fills", plot_fills(outcomes), _FILL_NOTE),
+        ("How the agent learned", plot_learning(records), _LEARNING_NOTE),
+        ("Data", fact_list(_data_facts(trained_on, evaluated_on, judgement.seen_on)), ""),
         ("Configuration", fact_list({name: _show(value) for name, value in settings.items()}), ""),
     ]
     synthetic = trained_on["synthetic"] or evaluated_on["synthetic"]
@@ -113,72 +179,145 @@ def write_report(
             f'<p class="note">The order books of {" and ".join(which)} come from a simulated exchange. Nothing here says '
             "how the agent would do on the real one.</p>"
         )
-    body = f'{banner}<p class="lead">{_verdict(outcomes)}</p>{join_sections(sections)}'
+    body = f'{banner}<p class="lead">{_verdict(judgement.outcomes)}</p>{join_sections(sections)}'
     return write_page(path, "kalshi-jax report", "Trading report", body)
 
 
-_VALUE_NOTE = (
-    "Line: the median over episodes. Band: from the 10th to the 90th percentile. An episode that ended early keeps "
-    "its last value."
+_EQUITY_NOTE = (
+    "Above, what an episode has made since its start; below, how far it has fallen from its best so far. Line: the median "
+    "over episodes. Band: from the 10th to the 90th percentile above, the worst tenth below. An episode that ended early "
+    "keeps its last value."
+)
+_RETENTION_NOTE = (
+    "Mean return on the markets of this report, as a share of the mean return on markets that the agent was trained on. The "
+    "interval draws markets of both anew."
+)
+_COMPONENT_NOTE = (
+    "Everything is measured against the middle of the book. <b>Spread captured</b>: resting orders filled at a better price "
+    "than the middle at the decision. <b>Adverse selection</b>: how far the middle had moved against those fills by the "
+    "next decision. <b>Spread paid</b>: orders that took from the book, against the middle at the decision. <b>Price "
+    "moves</b>: moves of the middle on what was held. <b>Settlement</b>: what markets paid at their close, against the "
+    "last middle. The six add up to the return to the cent."
+)
+_EXAMPLE_NOTE = (
+    "Not chosen by hand: of the agent's longer episodes with a trade, those whose returns are nearest to the middle and to the "
+    "best and the worst tenth. Triangles up bought YES or sold NO, triangles down the reverse; filled ones took from the "
+    "book, hollow ones had rested in it. Green: YES held. Red: NO held."
+)
+_CONDITION_NOTE = (
+    "Dollars per 1,000 decisions taken under a condition, made from each decision to the next, fees included, with 95% "
+    "intervals. Share: of all decisions of the first policy. What is held earns and loses too, so a policy need not have "
+    "traded under a condition to have a figure there."
 )
 _TABLE_NOTE = (
-    "Mean per episode and, below it, its 95% bootstrap interval over windows. Sharpe per step is measured: mean over "
-    "standard deviation of the changes of portfolio value from step to step, not annualised. Turnover is contracts "
-    "traded, each worth at most $1, over the starting capital. Maker share is the share of contracts that resting "
-    "orders got. Fees and spread are in the return."
+    "Mean per episode and, below it, its 95% bootstrap interval. Windows of one market are no independent evidence, so "
+    "markets (with several markets traded at once: sessions) are drawn anew, each with all its windows. Sharpe per step is "
+    "measured: mean over standard deviation of the changes of portfolio value from step to step, not annualised. Turnover "
+    "is contracts traded, each worth at most $1, over the starting capital. Maker share is the share of contracts that "
+    "resting orders got. Fees and spread are in the return."
+)
+_ONE_MARKET_NOTE = (
+    " <b>All windows here are of one market (or session)</b>: the intervals are over its windows and say nothing of "
+    "others."
 )
 _ACTION_NOTE = (
     "Share of decisions. NOW takes what the book shows, WAIT joins the best bid and rests. HOLD leaves nothing in "
     "the book."
 )
-_FILL_NOTE = (
-    "Contracts per episode. Resting orders fill only when the other side of the recording reaches their price: a "
-    "cautious rule, so a real account would get some more of them."
-)
+_FILL_NOTE = "Contracts per episode."
 _RETURN_NOTE = (
     "What an episode left in the account, against the starting capital; half of the episodes lie in the box. The scale "
     "is even up to $10 and logarithmic beyond."
 )
-_LEARNING_NOTE = (
-    "Evaluations on the training recordings during the run (same windows, same seed), and the randomness of the policy."
-)
+_LEARNING_NOTE = "Evaluations during the run (same windows, same seed), and the randomness of the policy."
 
 
-def results_table(outcomes: Sequence[Outcome]) -> str:
-    """Make the HTML table of all metrics, one row a policy."""
-    head = "".join(f"<th>{label}</th>" for label in METRICS.values())
+def _models_note(judgement: Judgement) -> str:
+    told = " ".join(f"<b>{MODELS[m][0].capitalize()}</b>: {MODELS[m][1]}." for m in judgement.outcomes)
+    what = (
+        "The difference is how far the figures can be trusted."
+        if judgement.trade_prints
+        else "<b>These recordings have no trade prints.</b> Without them a resting order fills only when the other side comes to "
+        "its price, whatever the model: late and dear. The figures then differ only as far as the agent looks at the queue."
+    )
+    return (
+        f"A recording does not show who stood where in the queue, so what a resting order gets is a guess. {told} {what} "
+        "Policies that only take from the book fare the same under all. Below each mean its 95% interval. All plots, and the "
+        f"tables of one model, are under the {MODELS[next(iter(judgement.outcomes))][0]} one."
+    )
+
+
+def _of_one_market(outcome: Outcome) -> bool:
+    return outcome.clusters is not None and len(np.unique(outcome.clusters)) == 1
+
+
+def _wide(table: str) -> str:
+    return f'<div class="wide">{table}</div>'
+
+
+def _table(head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
+    """Make a table of a head and rows (name, cells); the head is HTML already, and cells are whole elements."""
+    top = "".join(f"<th>{label}</th>" for label in head)
+    below = "".join(f"<tr><td>{html.escape(name)}</td>{''.join(cells)}</tr>" for name, cells in rows)
+    return f"<table><tr>{top}</tr>{below}</table>"
+
+
+def _cell(name: str, figures: dict[str, float], signed: bool) -> str:
+    """Make the cell of a mean and its interval; where it is signed, gains are green and losses red."""
+    mean, low, high = (format_figure(name, figures[x]) for x in ("mean", "low", "high"))
+    sign = ("bad" if figures["mean"] < 0 else "good") if signed and mean.strip("-0.,") else ""
+    below = "" if mean == low == high else f"<small>{low} … {high}</small>"
+    return f'<td class="{sign}">{mean}{below}</td>'
+
+
+def table_of(outcomes: Sequence[Outcome], labels: dict[str, str]) -> str:
+    """Make the HTML table of metrics, a row for each, a column for each policy."""
+    summaries = [outcome.summary() for outcome in outcomes]
+    rows = [
+        (label, [_cell(name, summary[name], "return" in name or name in COMPONENTS) for summary in summaries])
+        for name, label in labels.items()
+    ]
+    return _table(["per episode", *(outcome.policy for outcome in outcomes)], rows)
+
+
+def side_by_side(by_model: dict[str, list[Outcome]]) -> str:
+    """Make the HTML table of the main figures, a row for each policy, under every queue model."""
+    names = ("total_return", "max_drawdown", "pnl_spread_captured")
+    head = ["policy", *(f"{(METRICS | COMPONENTS)[n]}<small>{MODELS[m][0]}</small>" for n in names for m in by_model)]
     rows = []
-    for outcome in outcomes:
-        cells = []
-        for name, figures in outcome.summary().items():
-            mean, low, high = (format_figure(name, figures[x]) for x in ("mean", "low", "high"))
-            sign = ("bad" if figures["mean"] < 0 else "good") if "return" in name and figures["mean"] else ""
-            cells.append(f'<td class="{sign}">{mean}<small>{low} … {high}</small></td>')
-        rows.append(f"<tr><td>{html.escape(outcome.policy)}</td>{''.join(cells)}</tr>")
-    return f"<table><tr><th>policy</th>{head}</tr>{''.join(rows)}</table>"
+    for found in zip(*by_model.values(), strict=True):
+        summaries = [outcome.summary() for outcome in found]
+        cells = [_cell(name, summary[name], name == "total_return") for name in names for summary in summaries]
+        rows.append((found[0].policy, cells))
+    return _table(head, rows)
 
 
-def format_figure(name: str, value: float) -> str:
-    """Format a metric for a table."""
-    if np.isnan(value):
-        return "-"
-    if name == "maker_share":
-        return f"{value:.0%}"
-    decimals = {
-        "return_percent": 3,
-        "sharpe_per_step": 4,
-        "sharpe_assumed": 4,
-        "trades_per_step": 3,
-        "turnover": 3,
-        "contracts": 0,
-        "steps": 0,
-    }
-    text = f"{value:,.{decimals.get(name, 2)}f}"
-    return text[1:] if text.startswith("-") and not text.strip("-0.,") else text
+def _components(outcomes: Sequence[Outcome]) -> str:
+    return plot_components(outcomes) + _wide(table_of(outcomes, COMPONENTS | {"total_return": "return $"}))
 
 
-def _verdict(outcomes: Sequence[Outcome]) -> str:
-    """Say in two sentences how the first policy did, whatever the sign."""
+def _conditions(outcomes: Sequence[Outcome]) -> str:
+    """Make a table for each condition: a row for each class, a column for each policy that traded."""
+    traders = [outcome for outcome in outcomes if outcome.metrics["contracts"].any()]
+    broken = {outcome.policy: outcome.breakdown() for outcome in traders or outcomes[:1]}
+    first = next(iter(broken.values()))
+    tables = []
+    for condition, labels in CONDITIONS.items():
+        if condition not in first:
+            tables.append(f'<p class="note">No {condition}: this agent does not see the rhythm of the market.</p>')
+            continue
+        rows = [
+            (label, [f"<td>{share:.1%}</td>", *(_cell("", found[condition][label], True) for found in broken.values())])
+            for label in labels
+            if (share := first[condition][label]["share"]) > 0
+        ]
+        tables.append(_wide(_table([condition, "share", *broken], rows)))
+    return "".join(tables)
+
+
+def _verdict(by_model: dict[str, list[Outcome]]) -> str:
+    """Say in a few sentences how the first policy did, whatever the sign."""
+    (model, outcomes), *other_models = by_model.items()
     first, *others = outcomes
     summary = first.summary()["total_return"]
     seeds, windows = first.metrics["total_return"].shape
@@ -190,98 +329,23 @@ def _verdict(outcomes: Sequence[Outcome]) -> str:
     compared = "; ".join(
         f"{words} {', '.join(names)}" for words, names in (("above", better), ("not above", worse)) if names
     )
+    under = "".join(
+        f" Under the {MODELS[name][0]} queue model: <b>{dollars(again['mean'])}</b> "
+        f"({dollars(again['low'])} to {dollars(again['high'])})."
+        for name, found in other_models
+        for again in [found[0].summary()["total_return"]]
+    )
     return (
-        f"Over {windows} windows with {seeds} seeds each, <b>{html.escape(first.policy)}</b> {doing} "
-        f"<b>{dollars(abs(summary['mean']))}</b> per episode on average, fees and spread included "
-        f"(95% interval {dollars(summary['low'])} to {dollars(summary['high'])}). "
+        f"Over {windows} windows with {seeds} seeds each, the <b>{html.escape(first.policy)}</b> {doing} "
+        f"<b>{dollars(abs(summary['mean']))}</b> per episode on average under the {MODELS[model][0]} queue model, fees and "
+        f"spread included (95% interval {dollars(summary['low'])} to {dollars(summary['high'])}).{under} "
         + (f"Mean return {html.escape(compared)}." if compared else "")
     )
 
 
-def _value_plot(outcomes: Sequence[Outcome], seconds: float) -> str:
-    figure = Figure(figsize=(10.5, 4.2), layout="constrained")
-    for place, (title, shown) in enumerate((("all policies", outcomes), ("the agent alone", outcomes[:1])), start=1):
-        axis = style_axis(figure.add_subplot(1, 2, place), "portfolio value, $")
-        for outcome in shown:
-            steps = np.arange(len(outcome.value))
-            low, middle, high = np.quantile(outcome.value, [0.1, 0.5, 0.9], axis=1)
-            color = COLORS[outcome.policy]
-            axis.plot(steps, middle, color=color, label=outcome.policy, lw=1.6)
-            axis.fill_between(steps, low, high, color=color, alpha=0.15, lw=0)
-        axis.set_title(title, fontsize=10)
-        axis.set_xlabel(f"step ({seconds:g} s)" if seconds else "step (one change of the book)")
-        if len(shown) > 1:
-            axis.legend(frameon=False, fontsize=8)
-    return embed(figure, "portfolio value over time, by policy")
-
-
-def _action_plot(outcomes: Sequence[Outcome], order_sizes: Sequence[int]) -> str:
-    names = [name.replace("_", " ") for name in action_names(tuple(order_sizes))]
-    figure, axis = make_axes("share of decisions, %", height=3.4)
-    width = 0.8 / len(outcomes)
-    for i, outcome in enumerate(outcomes):
-        share = 100 * outcome.actions / max(outcome.actions.sum(), 1)
-        axis.bar(np.arange(len(names)) + i * width, share, width, color=COLORS[outcome.policy], label=outcome.policy)
-    axis.set_xticks(np.arange(len(names)) + 0.4 - width / 2, names, rotation=35, ha="right", fontsize=9)
-    axis.legend(frameon=False, fontsize=9)
-    return embed(figure, "action frequencies, by policy")
-
-
-def _fill_plot(outcomes: Sequence[Outcome]) -> str:
-    figure, axis = make_axes("contracts per episode", height=2.8)
-    places = np.arange(len(outcomes))
-    taker, maker = [o.taker for o in outcomes], [o.maker for o in outcomes]
-    axis.bar(places, taker, 0.6, color="#33658a", label="taken from the book")
-    axis.bar(places, maker, 0.6, bottom=taker, color="#f6ae2d", label="got by resting orders")
-    for place, outcome in zip(places, outcomes, strict=True):
-        total = outcome.taker + outcome.maker
-        axis.annotate(f"{total:,.0f}", (place, total), ha="center", va="bottom", fontsize=9)
-    axis.set_xticks(places, [o.policy for o in outcomes])
-    axis.legend(frameon=False, fontsize=9)
-    return embed(figure, "contracts filled per episode, by policy")
-
-
-def _return_plot(outcomes: Sequence[Outcome]) -> str:
-    figure, axis = make_axes("return per episode, $", height=3.2)
-    values = [o.metrics["total_return"].ravel() for o in outcomes]
-    parts = axis.boxplot(values, orientation="vertical", patch_artist=True, widths=0.5, showfliers=False)
-    for box, outcome in zip(parts["boxes"], outcomes, strict=True):
-        box.set_facecolor(COLORS[outcome.policy])
-        box.set_alpha(0.5)
-    jitter = np.random.default_rng(0)
-    for i, (value, outcome) in enumerate(zip(values, outcomes, strict=True)):
-        shown = value if len(value) <= 400 else jitter.choice(value, 400, replace=False)
-        place = i + 1 + jitter.uniform(-0.2, 0.2, len(shown))
-        axis.scatter(place, shown, s=6, alpha=0.5, color=COLORS[outcome.policy], lw=0)
-    axis.axhline(0, color="#1d2433", lw=0.7)
-    axis.set_yscale("symlog", linthresh=10, linscale=2)
-    axis.yaxis.set_major_formatter(MONEY)
-    axis.set_xticks(np.arange(len(outcomes)) + 1, [o.policy for o in outcomes])
-    return embed(figure, "distribution of returns per episode, by policy")
-
-
-def _learning_plot(records: Sequence[dict[str, Any]]) -> str:
-    updates = [r for r in records if r["kind"] == "update"]
-    evaluations = [r for r in records if r["kind"] == "evaluation"]
-    if not updates or not evaluations:
-        return ""
-    figure, axis = make_axes("return per episode, $", height=3.2)
-    steps = [r["steps"] / 1e6 for r in evaluations]
-    mean, low, high = ([r["metrics"]["total_return"][x] for r in evaluations] for x in ("mean", "low", "high"))
-    axis.plot(steps, mean, marker="o", ms=4, color=COLORS["agent"], label="evaluation, mean and 95% interval")
-    axis.fill_between(steps, low, high, color=COLORS["agent"], alpha=0.15, lw=0)
-    axis.axhline(0, color="#1d2433", lw=0.7)
-    axis.set_xlabel("environment steps, millions")
-    second = axis.twinx()
-    second.plot([r["steps"] / 1e6 for r in updates], [r["entropy"] for r in updates], color="#8d99ae", lw=1)
-    second.set_ylabel("entropy, nats", color="#8d99ae")
-    second.set_ylim(bottom=0)
-    second.spines[["top"]].set_visible(False)
-    axis.legend(frameon=False, fontsize=9, loc="lower right")
-    return embed(figure, "learning curve")
-
-
-def _data_facts(trained_on: dict[str, Any], evaluated_on: dict[str, Any]) -> dict[str, str]:
+def _data_facts(
+    trained_on: dict[str, Any], evaluated_on: dict[str, Any], seen_on: dict[str, Any] | None
+) -> dict[str, str]:
     def describe(data: dict[str, Any]) -> str:
         kind = "SYNTHETIC (simulated exchange)" if data["synthetic"] else "recorded order books"
         shown = ", ".join(data["session_ids"][:6]) + (", …" if data["sessions"] > 6 else "")
@@ -289,7 +353,8 @@ def _data_facts(trained_on: dict[str, Any], evaluated_on: dict[str, Any]) -> dic
 
     both = set(trained_on["session_ids"]) & set(evaluated_on["session_ids"])
     seen = f"{len(both)} of the evaluated sessions were trained on" if both else "no evaluated session was trained on"
-    return {"trained on": describe(trained_on), "evaluated on": describe(evaluated_on), "overlap": seen}
+    facts = {"trained on": describe(trained_on), "evaluated on": describe(evaluated_on), "overlap": seen}
+    return facts | ({"compared with seen markets": describe(seen_on)} if seen_on else {})
 
 
 def _show(value: Any) -> str:

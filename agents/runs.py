@@ -212,6 +212,14 @@ class RunFolder:
         """Which markets were held out, where some were: a `loaders.Split`."""
         return self.path / "split.json"
 
+    def split(self) -> Split:
+        """Read which markets were held out."""
+        if not self.split_file.exists():
+            raise FileNotFoundError(
+                f"{self.path} held nothing out: train with --split time, series or both to have parts"
+            )
+        return Split.from_json(json.loads(self.split_file.read_text()))
+
     def checkpoints(self) -> Any:
         """The Orbax manager of the run's checkpoints."""
         return self._manager("checkpoints", self.keep)

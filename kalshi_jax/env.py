@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from gymnax.environments import environment
 
 from kalshi_jax.actions import Intent, action_names, decode, num_actions
+from kalshi_jax.attribution import Account, Attribution, attribute
 from kalshi_jax.batching import draw_where
 from kalshi_jax.episodes import last_change, next_change, sample_episode
 from kalshi_jax.features import (
@@ -20,7 +21,7 @@ from kalshi_jax.features import (
     portfolio_names,
 )
 from kalshi_jax.fills import Met, meet_rows, reserved_cash
-from kalshi_jax.ledger import open_account, portfolio_value, settle
+from kalshi_jax.ledger import Ledger, open_account, portfolio_value, settle
 from kalshi_jax.orders import Placed, arrive, keep_orders, limit_orders, place_orders, send_orders
 from kalshi_jax.params import make_params
 from kalshi_jax.reward import marks, new_shaping, no_parts, reward, shape
@@ -134,11 +135,17 @@ class MarketAgnosticKalshiEnv(environment.Environment[EnvState, EnvParams]):
         Returns:
             The state (no auto-reset), reward f32[], terminated bool[], truncated bool[], info.
         """
+        return self.explain(state, action, params)[:5]
+
+    def explain(
+        self, state: EnvState, action: jax.Array, params: EnvParams
+    ) -> tuple[EnvState, jax.Array, jax.Array, jax.Array, Info, Attribution]:
+        """Do as `transition` does, and say where the change of value came from; dropped in a jitted program it costs nothing."""
         tape, fees = params.tape, _gather_fees(params.fees, state.markets)
         used, closed = state.markets >= 0, is_closed(tape, state.markets, state.row)
         intent = decode(jnp.asarray(action, jnp.int32), self.order_sizes, used)
         open_intent = replace(intent, size=jnp.where(closed[:, None], 0, intent.size))
-        account, here, placed, met, lost = once(tape, self._act(state, open_intent, fees, params))
+        account, here, placed, met, lost, early = once(tape, self._act(state, open_intent, fees, params))
 
         now_ms, row = once(tape, self._advance(state, here, params))
         ledger, orders, taken, met_later = once(
@@ -187,17 +194,20 @@ class MarketAgnosticKalshiEnv(environment.Environment[EnvState, EnvParams]):
             "reward_penalty": penalty,
             **{f"reward_{name}": part for name, part in parts.items()},
         }
+        through = Account(state.ledger, early, account.ledger, ledger, paid_out)
+        attribution = attribute(tape, through, state.row, row, params.mark)
         terminated = self.is_terminated(following, params)
-        return following, step_reward, terminated, self.is_truncated(following, params), info
+        return following, step_reward, terminated, self.is_truncated(following, params), info, attribution
 
     def _act(
         self, state: EnvState, intent: Intent, fees: Fees, params: EnvParams
-    ) -> tuple[EnvState, jax.Array, Placed, Met, jax.Array]:
+    ) -> tuple[EnvState, jax.Array, Placed, Met, jax.Array, Ledger]:
         """Cancel and place orders, at once or `latency_ms` later.
 
         Returns:
             The state with the account after that, the rows i32[M] at which it happened, what the new orders did, what resting
-            orders got before, and how many orders were lost on the way, i32[]: a book began anew, or the recording ended.
+            orders got before, how many orders were lost on the way, i32[] (a book began anew, or the recording ended), and the
+            ledger just before the new orders.
         """
         tape, zero = params.tape, jnp.zeros((), jnp.int32)
         best = tape.price[state.row, :, 0].astype(jnp.int32)
@@ -217,8 +227,9 @@ class MarketAgnosticKalshiEnv(environment.Environment[EnvState, EnvParams]):
             gone = (stay.price == 0) & ~late
             cut = jnp.where(kept & ~late, jnp.minimum(orders.remaining, stay.remaining), orders.remaining)
             orders = replace(orders, price=jnp.where(gone, 0, orders.price), remaining=cut)
+        early = ledger
         ledger, orders, taken, placed = place_orders(tape, here, ledger, orders, taken, sent, fees)
-        return replace(state, ledger=ledger, orders=orders, taken=taken), here, placed, met, missing
+        return replace(state, ledger=ledger, orders=orders, taken=taken), here, placed, met, missing, early
 
     def observation(self, state: EnvState, params: EnvParams) -> Observation:
         """Build what the agent sees of a state."""

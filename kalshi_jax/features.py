@@ -48,6 +48,7 @@ OVERALL_FEATURES = ("cash", "value", "exposure", "time_left")
 
 BURST_MS, ACTIVE_MS, QUIET_MS = 100, 5_000, 30_000
 WINDOWS_MS = (10_000, 60_000)
+CLOSE_SCALE = 14  # of log1p(s) to the close; 1, some two weeks, also where the close is not known
 
 
 @struct.dataclass
@@ -254,7 +255,7 @@ def portfolio_features(
             jnp.tanh(ledger.position / 100.0),
             ledger.cost_basis / (jnp.maximum(holding, 1) * float(DOLLAR)),
             jnp.tanh((worth - ledger.cost_basis) / (10.0 * DOLLAR)),
-            jnp.where(known, jnp.minimum(jnp.log1p(left / 1000.0) / 14, 1), 1.0),
+            jnp.where(known, jnp.minimum(jnp.log1p(left / 1000.0) / CLOSE_SCALE, 1), 1.0),
         ],
         axis=-1,
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from agents.cli import main
+from agents.evaluation import POLICIES
 from tests.loaders.exchange_frames import START, delta, snapshot, write
 
 SOURCE = "synthetic:sessions=2,markets=2,seconds=120"
@@ -193,18 +194,40 @@ def test_an_agent_is_trained_evaluated_and_reported(call, trained):
     settings = json.loads((trained / "config.json").read_text())["settings"]
     assert (settings["total_steps"], settings["source"]) == (100, [SOURCE])
     assert (settings["filter"]["skip_marked"], settings["filter"]["least_changes"]) == (True, 0)
-    result = json.loads(call("evaluate", trained, SOURCE, "--seeds", "2", "--json"))
-    assert set(result["policies"]) == {"agent", "greedy agent", "random", "hold", "always take"}
-    assert result["policies"]["hold"]["total_return"] == {"mean": 0, "low": 0, "high": 0}
-    assert result["policies"]["hold"]["maker_share"]["mean"] is None, "strict JSON has no NaN"
-    assert result["policies"]["always take"]["fees"]["mean"] > 0
+    result = json.loads(call("evaluate", trained, SOURCE, "--seeds", "2", "--seen", "training", "--json"))
+    assert set(result["queue_models"]) == {"risk_averse", "power"}
+    for policies in result["queue_models"].values():
+        assert set(policies) == set(POLICIES)
+        assert policies["hold"]["total_return"] == {"mean": 0, "low": 0, "high": 0}
+        assert policies["hold"]["maker_share"]["mean"] is None, "strict JSON has no NaN"
+        assert policies["always take"]["fees"]["mean"] == pytest.approx(-policies["always take"]["pnl_fees"]["mean"])
+        assert policies["always take"]["pnl_spread_paid"]["mean"] < 0 < policies["always take"]["fees"]["mean"]
+    taking, waiting = (
+        [result["queue_models"][m][p] for m in result["queue_models"]] for p in ("momentum", "market maker")
+    )
+    assert taking[0] == taking[1], "who only takes fares the same under both queue models"
+    assert waiting[0]["contracts"]["mean"] <= waiting[1]["contracts"]["mean"]
+    kept = result["retention"]["power"]
+    assert set(kept) == {"agent", "greedy agent"}
+    assert (
+        kept["agent"]["seen"]
+        == kept["agent"]["unseen"]
+        == result["queue_models"]["power"]["agent"]["total_return"]["mean"]
+    )
+    spread = result["conditions"]["power"]["always take"]["spread"]
+    assert sum(figures["share"] for figures in spread.values()) == pytest.approx(1)
 
     page = Path(result["report"]).read_text()
-    assert page.count("data:image/png;base64,") == 5
+    assert page.count("data:image/png;base64,") >= 6
     assert not re.search(r'(src|href)="(?!data:)', page), "the page needs nothing else"
     assert "SYNTHETIC DATA" in page
     assert "2 of the evaluated sessions were trained on" in page
-    assert "nan" not in re.sub(r"base64,[^\"]*", "", page).lower()
+    text = re.sub(r"base64,[^\"]*", "", page)
+    assert "nan" not in text.lower().replace("finance", "")
+    assert text.count("<table>") == text.count("</table>") == 6, (
+        "side by side, parts, two conditions, all figures twice"
+    )
+    assert "No pace" in text, "this agent does not see the rhythm of the market"
 
 
 def test_a_run_goes_on_after_its_end_if_it_is_made_longer(call, trained):

@@ -14,9 +14,10 @@ import jax.numpy as jnp
 from flax import struct
 
 from kalshi_jax.actions import Action
+from kalshi_jax.attribution import PARTS, Attribution
 from kalshi_jax.features import HOLDING_FEATURES, OVERALL_FEATURES, Observation
 
-FEATURES = 4
+FEATURES = ("yes_mid", "spread", "imbalance_1", "momentum_10s")  # the signal shows as the first, the others are 1
 OPTIMUM = 0.8  # reward per slot and step
 VALUE_UNIT = 1024.0  # dollars, of the portfolio value in the observation; a power of 2, so nothing is rounded
 
@@ -45,6 +46,7 @@ class Toy:
     orders_per_market: int = 1
     num_actions: int = 9
     late: bool = False
+    feature_names = FEATURES  # no field
 
     def initial_state(self, key, params):
         nothing, cash = jnp.zeros(self.max_markets), jnp.float32(params.initial_cash / 10_000)
@@ -58,7 +60,7 @@ class Toy:
         return self.observation(state, params), state
 
     def observation(self, state, params):
-        filler = jnp.ones((self.max_markets, FEATURES - 1))
+        filler = jnp.ones((self.max_markets, len(FEATURES) - 1))
         actions = jnp.arange(self.num_actions)
         paying = (actions == self._paying(state)[:, None]) & state.forbidden[:, None]
         mask = jnp.broadcast_to(~paying[:, None], (self.max_markets, self.orders_per_market, self.num_actions))
@@ -68,6 +70,15 @@ class Toy:
         return Observation(jnp.column_stack([shown, filler]), portfolio, mask)
 
     def transition(self, state, action, params):
+        return self.explain(state, action, params)[:5]
+
+    def explain(self, state, action, params):
+        earned = params.prize * (action[:, 0] == self._paying(state))
+        nothing = jnp.zeros(self.max_markets, jnp.int32)
+        parts = dict.fromkeys(PARTS, nothing) | {"holding": jnp.int32(10_000 * earned)}
+        return *self._step(state, action, params), Attribution(parts, nothing, nothing)
+
+    def _step(self, state, action, params):
         reward = params.prize * jnp.sum(action[:, 0] == self._paying(state))
         state = self._draw(state.replace(time=state.time + 1, value=state.value + reward))
         terminated = jax.random.uniform(jax.random.fold_in(state.key, 1)) < params.crash
