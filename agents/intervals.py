@@ -15,7 +15,7 @@ def interval(values: np.ndarray, clusters: np.ndarray | None = None) -> dict[str
 
     Seeds of one window are averaged first, for they are no independent evidence either. Then whole clusters are drawn with
     replacement, each with all its windows, and every window drawn has the same weight: a market of many windows weighs more
-    than one of few.
+    than one of few. Where all windows are of one cluster, windows are drawn, and the interval says nothing of other markets.
 
     Args:
         values: f32[seeds, n]; entries that are NaN do not count; with none left all three figures are NaN.
@@ -74,7 +74,8 @@ def _bounds() -> tuple[float, float]:
 
 def _draw_ratios(above: np.ndarray, below: np.ndarray, clusters: np.ndarray | None, seed: int) -> np.ndarray:
     """Draw clusters with replacement and give the ratio of the sums, f64[RESAMPLES]; clusters with nothing below are left out."""
-    names = np.arange(len(above)) if clusters is None else clusters
+    own = np.arange(len(above))
+    names = own if clusters is None or len(np.unique(clusters)) == 1 else clusters
     _, place = np.unique(names, return_inverse=True)
     sums = np.stack([np.bincount(place, weights=np.asarray(x, np.float64)) for x in (above, below)], axis=-1)
     sums = sums[sums[:, 1] > 0]

@@ -156,7 +156,7 @@ def write_report(
         ("Where the money came from", _components(outcomes), _COMPONENT_NOTE),
         ("Examples", examples, _EXAMPLE_NOTE),
         ("Under which conditions", _conditions(outcomes), _CONDITION_NOTE),
-        ("All figures", tables, _TABLE_NOTE),
+        ("All figures", tables, _TABLE_NOTE + (_ONE_MARKET_NOTE if _of_one_market(outcomes[0]) else "")),
         ("Returns per episode", plot_returns(outcomes), _RETURN_NOTE),
         ("What the policies did", plot_actions(outcomes, settings["order_sizes"]), _ACTION_NOTE),
         ("Fills", plot_fills(outcomes), _FILL_NOTE),
@@ -209,6 +209,10 @@ _TABLE_NOTE = (
     "is contracts traded, each worth at most $1, over the starting capital. Maker share is the share of contracts that "
     "resting orders got. Fees and spread are in the return."
 )
+_ONE_MARKET_NOTE = (
+    " <b>All windows here are of one market (or session)</b>: the intervals are over its windows, "
+    "and say nothing of others."
+)
 _ACTION_NOTE = (
     "Share of decisions. NOW takes what the book shows, WAIT joins the best bid and rests. HOLD leaves nothing in "
     "the book."
@@ -234,6 +238,10 @@ def _models_note(judgement: Judgement) -> str:
         "Policies that only take from the book fare the same under all. Below each mean its 95% interval. All plots, and the "
         f"tables of one model, are under the {MODELS[next(iter(judgement.outcomes))][0]} one."
     )
+
+
+def _of_one_market(outcome: Outcome) -> bool:
+    return outcome.clusters is not None and len(np.unique(outcome.clusters)) == 1
 
 
 def _wide(table: str) -> str:

@@ -33,6 +33,12 @@ def test_every_window_weighs_the_same():
     assert (figures["low"], figures["high"]) == (1.0, 5.0), "either market may be all that is drawn"
 
 
+def test_a_single_market_is_judged_by_its_windows():
+    values = np.array([[1.0, 2.0, 3.0, 6.0]])
+    assert interval(values, np.zeros(4, int)) == interval(values)
+    assert interval(values[:, :1]) == {"mean": 1, "low": 1, "high": 1}
+
+
 def test_an_interval_covers_the_truth_as_often_as_it_says():
     generator, covered = np.random.default_rng(0), 0
     clusters = np.repeat(np.arange(40), 5)
