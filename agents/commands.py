@@ -18,8 +18,8 @@ from rich.table import Table
 from agents.catalogue import print_sessions, session_json, show_time, write_catalogue
 from agents.demo import DemoConfig, run_demo
 from agents.evaluation import SEEDS, dollars
+from agents.judge import BOTH, QueueModel, evaluate_run
 from agents.judgement import print_judgement
-from agents.report import BOTH, QueueModel, evaluate_run
 from agents.runs import TrainConfig, describe_data
 from agents.training import train
 from loaders import SessionConfig, SessionDataLoader, SessionFilter, book_at, load_tape, write_store
