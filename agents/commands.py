@@ -19,8 +19,8 @@ from agents.catalogue import print_sessions, session_json, show_time, write_cata
 from agents.demo import DemoConfig, run_demo
 from agents.evaluation import SEEDS, dollars
 from agents.export import CALLS, PLATFORMS, export_run
+from agents.judge import BOTH, QueueModel, evaluate_run
 from agents.judgement import print_judgement
-from agents.report import BOTH, QueueModel, evaluate_run
 from agents.runs import Reading, TrainConfig, describe_data
 from agents.training import train
 from loaders import SessionDataLoader, SessionFilter, book_at, cached_tape, load_tape

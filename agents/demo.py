@@ -10,8 +10,8 @@ from typing import Any
 
 from rich.console import Console
 
+from agents.judge import evaluate_run
 from agents.judgement import print_judgement
-from agents.report import evaluate_run
 from agents.runs import TrainConfig
 from agents.training import train
 from loaders import SessionConfig
