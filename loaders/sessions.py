@@ -13,13 +13,13 @@ from loaders.events import DataError, Events
 from loaders.index import SessionInfo, TapeIndex
 from loaders.metadata import Metadata, read_metadata
 from loaders.recordings import find_recordings, read_recordings, session_id_of
+from loaders.sim_config import SYNTHETIC
 from loaders.store import is_store, read_store
 from loaders.strict import refuse_repairs
 from loaders.tapes import Progress, build_tape, replay_session, select_sessions
 
 Source = str | Path | Sequence[str | Path]
 POSTGRES = ("postgresql://", "postgres://")
-SYNTHETIC = "synthetic:"
 
 
 @dataclass(frozen=True)
