@@ -24,8 +24,9 @@ from kalshi_jax.tape import DOLLAR, once
 from loaders import build_tape
 from loaders.closes import close_markets
 from loaders.events import Events
-from loaders.exchange_sim import PREFIX, synthetic_events
+from loaders.exchange_sim import synthetic_events
 from loaders.recordings import find_recordings, read_recordings
+from loaders.sim_config import SYNTHETIC
 
 if TYPE_CHECKING:
     from benchmarks.peers import Config
@@ -36,8 +37,8 @@ CONTRACTS = 10  # of an order
 
 def read_events(source: Sequence[str]) -> list[Events]:
     """Read the sessions of recordings, or of the simulated exchange; markets end where they close."""
-    simulated = [events for part in source if part.startswith(PREFIX) for events in synthetic_events(part)]
-    recorded = read_recordings(find_recordings(part for part in source if not part.startswith(PREFIX)))
+    simulated = [events for part in source if part.startswith(SYNTHETIC) for events in synthetic_events(part)]
+    recorded = read_recordings(find_recordings(part for part in source if not part.startswith(SYNTHETIC)))
     return [close_markets(events) for events in (*simulated, *recorded)]
 
 

@@ -11,7 +11,8 @@ import orjson
 from kalshi_jax.tape import Tape
 from loaders.events import DataError
 from loaders.index import TapeIndex
-from loaders.sessions import POSTGRES, SYNTHETIC, SessionConfig, SessionDataLoader, Source
+from loaders.sessions import POSTGRES, SessionConfig, SessionDataLoader, Source
+from loaders.sim_config import SYNTHETIC, SimConfig
 from loaders.store import is_store, locked, read_manifest, read_store, replace_store
 from loaders.tapes import Progress
 
@@ -80,8 +81,6 @@ def fingerprint(loader: SessionDataLoader) -> dict[str, Any]:
         made_from["database"] = redact(source)
         made_from |= {f"session {session.session_id}": asdict(session) for session in chosen}
     elif isinstance(source, str) and source.startswith(SYNTHETIC):
-        from loaders.exchange_sim import SimConfig
-
         made_from["simulated exchange"] = SimConfig.parse(source).spec
     elif isinstance(source, str | Path) and is_store(source):
         raise DataError(f"{source}: is a store already: expected recordings, a database or the simulated exchange")

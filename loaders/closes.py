@@ -32,10 +32,11 @@ def close_markets(events: Events) -> Events:
         return events
     kept = ~late
     closing = np.intersect1d(np.flatnonzero(close < NEVER), events.market[kept])
-    deltas = int((late & _is_delta(events)).sum())
-    if deltas:
-        events.report.deltas -= deltas
-        events.report.dropped[AFTER_CLOSE] = events.report.dropped.get(AFTER_CLOSE, 0) + deltas
+    deltas = np.flatnonzero(late & _is_delta(events))
+    if len(deltas):
+        events.report.deltas -= len(deltas)
+        place = f"market {events.tickers[events.market[deltas[0]]]} at {events.time_ms[deltas[0]]}"
+        events.report.drop(AFTER_CLOSE, place, len(deltas))
     zero = np.zeros(len(closing), np.int64)
     columns = {
         "market": closing,

@@ -6,6 +6,7 @@ No error, log or report ever holds a password.
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -13,7 +14,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 import asyncpg
 
@@ -168,10 +169,13 @@ def event_loop() -> Iterator[Callable[[Coroutine[Any, Any, T]], T]]:
 def redact(url: str, text: str | None = None) -> str:
     """Give the URL, or a text that may quote it, with every password replaced by ***."""
     text = url if text is None else text
-    netloc, query = urlsplit(url).netloc, urlsplit(url).query
-    raw = netloc.rpartition("@")[0].partition(":")[2]
+    rest, query = url.partition("://")[2], url.partition("?")[2]
+    address = re.split("[/?#]", rest, maxsplit=1)[0]
+    raw = rest.rpartition("@")[0].partition(":")[2]
     secrets = {raw, unquote(raw)} | {value for key, value in parse_qsl(query) if "password" in key.lower()}
     secrets |= {part.partition("=")[2] for part in query.split("&") if "password" in part.lower()}
+    if raw not in address:  # one with / ? or # as they are, which cut it: errors quote its parts
+        secrets |= {part for part in re.split("[/?#@]", raw) if len(part) > 1}
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
         text = text.replace(secret, "***")
     return text

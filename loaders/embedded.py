@@ -14,9 +14,10 @@ from pathlib import Path
 import asyncpg
 import numpy as np
 
+from kalshi_jax.tape import CENT
 from loaders.events import HUNDREDTHS, Events, Kind
 from loaders.postgres import DELTAS, SESSIONS, SNAPSHOTS
-from loaders.session_rows import CENT, level_sizes
+from loaders.session_rows import level_sizes
 
 SCHEMA = Path(__file__).with_name("schema.sql")
 

@@ -100,6 +100,12 @@ class Report:
     dropped: dict[str, int] = field(default_factory=dict)  # reason -> rows left out
     first: dict[str, str] = field(default_factory=dict)  # reason or counter -> where it was met first, if known
 
+    def drop(self, reason: str, place: str, count: int = 1) -> None:
+        """Count what is left out for a reason, `place` being the first of it; a count of 0 is none."""
+        if count:
+            self.dropped[reason] = self.dropped.get(reason, 0) + count
+            self.first.setdefault(reason, place)
+
     @property
     def repaired(self) -> int:
         """Times, levels and snapshots that were repaired."""

@@ -12,9 +12,8 @@ from math import erf
 
 import numpy as np
 
-from kalshi_jax.tape import DOLLAR
+from kalshi_jax.tape import CENT, DOLLAR, NO, YES
 from loaders.events import HUNDREDTHS, Events, Kind, MarketFacts, Report, Trades
-from loaders.matching import NO, YES
 from loaders.patterns import AHEAD_S, TOLD_SECONDS, Moments, believe
 from loaders.shadows import ShadowFollower, ShadowOrder, ShadowPlan
 from loaders.sim_config import SimConfig
@@ -23,7 +22,6 @@ from loaders.true_queue import OrderChanges
 
 EPOCH_MS = 1_767_225_600_000  # 2026-01-01T00:00Z: the first session starts here
 SESSION_GAP_MS = 3_600_000  # from the end of a session to the start of the next
-CENT = 100  # 0.01 cent
 # Activity switches between quiet, normal and burst: intensity and mean duration of each.
 REGIME_INTENSITY = np.array([0.02, 1.0, 4.0])
 REGIME_SECONDS = np.array([15.0, 20.0, 4.0])

@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from kalshi_jax.tape import CENT, END_OF_TIME, NO, NO_RESULT, OPEN, YES, Tape
+from kalshi_jax.tape import CENT, DOLLAR, END_OF_TIME, NO, NO_RESULT, OPEN, YES, Tape
 from loaders.curriculum import Stage, stage_of
 from loaders.events import DataError, Events, MarketFacts, Report
 from loaders.quality import Quality, marks_of, quality_of
@@ -193,13 +193,17 @@ def book_at(tape: Tape, index: TapeIndex, ticker: str, time_ms: int) -> Book:
 
 def describe(events: Events, replayed: Replay) -> SessionInfo:
     """Describe a replayed session; its report is that of the events and what replay found."""
+    times = replayed.time_ms
     report = replace(
         events.report,
-        negative_sizes=events.report.negative_sizes + replayed.negative_sizes,
+        negative_sizes=replayed.negative_sizes,
         crossed_inside=replayed.crossed_inside,
         crossed_after=replayed.crossed_after,
     )
-    times = replayed.time_ms
+    if report.crossed_after:
+        row = int((replayed.best.sum(axis=0, dtype=np.int32) >= DOLLAR).argmax())
+        market = replayed.markets[np.searchsorted(replayed.first_row, row, side="right") - 1]
+        report.first = report.first | {"crossed_after": f"market {events.tickers[market]} at {times[row]}"}
     statistics, of_markets = measure(replayed)
     used = set(replayed.markets.tolist())
     last_ms = times[replayed.first_row[1:] - 1].tolist()
@@ -222,11 +226,6 @@ def describe(events: Events, replayed: Replay) -> SessionInfo:
         report=report,
         statistics=statistics,
     )
-
-
-def series_of(ticker: str) -> str:
-    """Name a market's series: its ticker up to the first "-"."""
-    return ticker.partition("-")[0]
 
 
 def _describe_market(facts: MarketFacts, ends: bool, last_ms: int, statistics: MarketStatistics) -> MarketInfo:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import NamedTuple
 
-YES, NO = 0, 1
+from kalshi_jax.tape import NO, YES
 
 
 @dataclass(slots=True)

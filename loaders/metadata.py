@@ -28,11 +28,16 @@ class Metadata:
     """What a metadata file says."""
 
     markets: Mapping[str, MarketFacts]  # by ticker
-    series: Mapping[str, MarketFacts]  # fees only; a market's series is its ticker up to the first "-"
+    series: Mapping[str, MarketFacts]  # fees only, by `series_of` their markets
 
     def of(self, ticker: str) -> MarketFacts | None:
         """Give what is known of a market; None if that is nothing."""
-        return self.markets.get(ticker, self.series.get(ticker.partition("-")[0]))
+        return self.markets.get(ticker, self.series.get(series_of(ticker)))
+
+
+def series_of(ticker: str) -> str:
+    """Name a market's series: its ticker up to the first "-"."""
+    return ticker.partition("-")[0]
 
 
 def facts_of_lifecycle(message: Mapping[str, Any], known: MarketFacts) -> MarketFacts:
@@ -80,7 +85,7 @@ def read_metadata(path: str | Path) -> Metadata:
     markets = {}
     for ticker, record in records.items():
         place = f"{path}: market {ticker}"
-        fees = _fees(place, record, series.get(ticker.partition("-")[0], MarketFacts()))
+        fees = _fees(place, record, series.get(series_of(ticker), MarketFacts()))
         markets[ticker] = replace(fees, close_ms=_close_ms(place, record), result=_result(place, record))
     return Metadata(markets, series)
 

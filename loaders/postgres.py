@@ -91,6 +91,7 @@ def read_postgres(
         )
         while (events := run(_next(stream))) is not None:
             yield events
+            del events  # not to be kept while the next session is waited for
 
 
 async def stream_postgres(

@@ -38,7 +38,7 @@ class Quality:
 
 def quality_of(report: Report, statistics: SessionStatistics, seconds: float) -> Quality:
     """Judge a session by what was found while it was read, by its statistics and by how long it is."""
-    rows = max(report.rows_read, report.deltas + report.snapshots, 1)  # a simulated session is not read
+    rows = max(report.rows_read, 1)
     lost = sum(count for reason, count in report.dropped.items() if reason != AFTER_CLOSE)
     faults = report.crossed_after + report.negative_sizes + report.repaired
     return Quality(

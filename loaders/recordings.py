@@ -98,7 +98,7 @@ def read_recording(path: Path, skip_bad_rows: bool = False) -> Events:
     report.snapshots, report.deltas, report.tickers = kinds[fr.SNAPSHOT], kinds[fr.DELTA], kinds[fr.TICKER]
     report.trades, report.other = kinds[fr.TRADE] - off_book, kinds[fr.OTHER] + off_book
     for fault, count in Counter(columns["fault"][columns["fault"] > 0].tolist()).items():
-        _drop(report, fr.REASONS[fault], _line(columns, columns["fault"] == fault), count)
+        report.drop(fr.REASONS[fault], _line(columns, columns["fault"] == fault), count)
     events = _to_events(session_id_of(path), list(tickers), columns, levels, _join(trades), report)
     return replace(events, facts={name: facts[name] for name in tickers if name in facts})
 
@@ -139,7 +139,7 @@ def _frames_one_by_one(
             numbers.append(number)
         elif skip:
             report.rows_read += 1
-            _drop(report, BAD_LINE, f"line {number}")
+            report.drop(BAD_LINE, f"line {number}")
         else:
             raise DataError(
                 f"{path}:{number}: {BAD_LINE}: {line[:60]!r}: expected one exchange frame a line, such as "
@@ -165,7 +165,7 @@ def _lines(path: Path, report: Report, skip: bool) -> Iterator[list[bytes]]:
                 f"skip_bad_rows=True (--skip-bad-rows) to use the {count} whole lines before"
             ) from error
         report.rows_read += 1
-        _drop(report, CUT_SHORT, f"line {count + 1}")
+        report.drop(CUT_SHORT, f"line {count + 1}")
         return
     if rest:
         yield [rest]
@@ -204,11 +204,6 @@ def _undamaged(stream: Any, block: bytes) -> Iterator[bytes]:
             text += stream.decompress(block[i : i + 1])
     finally:
         yield bytes(text)
-
-
-def _drop(report: Report, reason: str, place: str, count: int = 1) -> None:
-    report.dropped[reason] = report.dropped.get(reason, 0) + count
-    report.first.setdefault(reason, place)
 
 
 def _line(frame: Columns, marked: np.ndarray) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import orjson
 
+from kalshi_jax.tape import CENT, DOLLAR
 from loaders.events import HUNDREDTHS, Events, Kind, Report, Trades, forward_times
 from loaders.replay import market_groups, stable_order
 
@@ -21,8 +22,6 @@ LARGEST = 10**12  # contracts or cents; numbers from here on arrive as this and 
 NAN = float("nan")
 LATEST_MS = 2**52  # times and sequence numbers from here on are none
 LAST_SEQUENCE = 2**40
-CENT = 100  # 0.01 cent
-TOP = 100 * CENT  # a dollar
 CLOCK_SKEW_MS = 1_000  # two rows of one connection may be stamped out of order by this much
 
 
@@ -92,9 +91,12 @@ def events_from_rows(
     delta_epoch, snap_epoch, snap_position = place_snapshots(
         deltas.sequence, deltas.time_ms, snaps.sequence, snaps.time_ms
     )
-    joined, _ = _insert_snapshots(snap_position, deltas.sequence, snaps.sequence)
+    joined, snap_place = _insert_snapshots(snap_position, deltas.sequence, snaps.sequence)
     report.epochs = int(max(delta_epoch.max(initial=-1), snap_epoch.max(initial=-1))) + 1
-    report.sequence_gaps = int(np.count_nonzero(np.diff(joined) > 1))  # messages are missing between two of an epoch
+    changes = np.ones(len(joined), bool)
+    changes[snap_place] = False
+    missing = np.flatnonzero(np.diff(joined) > 1) + 1  # messages are missing before these of an epoch
+    _note(report, "sequence_gaps", missing, changes, number)
 
     known_from, lost = _known_spans(snaps, snap_epoch, snap_position, deltas, delta_epoch, len(names))
     known = np.arange(len(delta_epoch)) >= known_from
@@ -132,7 +134,7 @@ def _level_sizes(
     n = len(market)
     # a new span wherever a book starts empty
     span = np.cumsum((kind == Kind.CLEAR) | (np.diff(market, prepend=-1) != 0))
-    level = (span * 2 + side) * (TOP + 1) + price  # CLEAR is alone at price 0
+    level = (span * 2 + side) * (DOLLAR + 1) + price  # CLEAR is alone at price 0
     order = stable_order(level)
     first = np.diff(level[order], prepend=-1) != 0
     size = size[order]
@@ -267,7 +269,7 @@ def _parse_snapshots(rows: list[SnapshotRow], names: list[str], report: Report) 
         if not reason and (copy := (row.ticker, row.time_ms, row.sequence, row.yes_bids, row.no_bids)) in seen:
             reason = "snapshot stored twice"
         if reason:
-            _drop(report, reason, place)
+            report.drop(reason, place)
             continue
         seen.add(copy)
         assert row.ticker is not None, "has no reason to be dropped"
@@ -308,15 +310,15 @@ def _read_books(row: SnapshotRow, report: Report, place: str) -> tuple[dict[int,
     if any(column is None for column in columns):
         return None
     (yes_bids, yes_asks, no_bids, no_asks), bad = zip(*(column for column in columns if column), strict=True)
-    _drop(report, "level of a snapshot: not one price inside 0..100 cents and one size", place, sum(bad))
+    report.drop("level of a snapshot: not one price inside 0..100 cents and one size", place, sum(bad))
     if (not yes_asks and not no_asks) or (yes_asks == _mirror(no_bids) and no_asks == _mirror(yes_bids)):
         return yes_bids, no_bids
     raw_yes, raw_no = yes_bids | yes_asks, no_bids | no_asks
-    if max(raw_yes, default=0) + max(raw_no, default=0) < TOP:
+    if max(raw_yes, default=0) + max(raw_no, default=0) < DOLLAR:
         report.snapshots_repaired += 1
         report.first.setdefault("snapshots_repaired", place)
         return raw_yes, raw_no
-    _drop(report, "level of a snapshot: asks that contradict the bids", place, len(yes_asks) + len(no_asks))
+    report.drop("level of a snapshot: asks that contradict the bids", place, len(yes_asks) + len(no_asks))
     return yes_bids, no_bids
 
 
@@ -326,7 +328,7 @@ def _read_levels(text: str | None) -> tuple[dict[int, int], int] | None:
     try:
         for key, value in ({} if text is None else orjson.loads(text)).items():
             price, size = float(key) * CENT, NAN if isinstance(value, bool) else float(value) * HUNDREDTHS
-            fits = 0 < price < TOP and 0 <= size < LARGEST * HUNDREDTHS  # no NaN does
+            fits = 0 < price < DOLLAR and 0 <= size < LARGEST * HUNDREDTHS  # no NaN does
             if (
                 fits
                 and abs(price - round(price)) < 1e-3
@@ -342,7 +344,7 @@ def _read_levels(text: str | None) -> tuple[dict[int, int], int] | None:
 
 
 def _mirror(bids: dict[int, int]) -> dict[int, int]:
-    return {TOP - price: size for price, size in bids.items()}
+    return {DOLLAR - price: size for price, size in bids.items()}
 
 
 def _known_spans(
@@ -419,14 +421,14 @@ def _join(
     size = column(zeros, snaps.size, deltas.new_size // (UNITS // HUNDREDTHS), np.int64)
     market, tickers = _number_by_appearance(market, names)
     time_ms, late = forward_times(market, time_ms)
-    _repair(report, "times_repaired", np.flatnonzero(late), changes, number)
+    _note(report, "times_repaired", np.flatnonzero(late), changes, number)
     none = np.zeros(0, np.int64)
     trades = Trades(none.astype(np.int32), none, none.astype(np.int32), none, none.astype(np.int8))
     events = Events(session_id, tickers, market, time_ms, kind, side, price, size, trades, report)
 
     before, old_size = level_sizes(events)[0][changes], deltas.old_size
     contradicted = (old_size != NULL) & (old_size != before * (UNITS // HUNDREDTHS))
-    _repair(report, "levels_repaired", np.flatnonzero(changes)[contradicted], changes, number)
+    _note(report, "levels_repaired", np.flatnonzero(changes)[contradicted], changes, number)
     return events
 
 
@@ -440,8 +442,8 @@ def _number_by_appearance(market: np.ndarray, names: list[str]) -> tuple[np.ndar
     return number[market], [names[index] for index in present]
 
 
-def _repair(report: Report, counter: str, found: np.ndarray, changes: np.ndarray, number: np.ndarray) -> None:
-    """Count repaired events, i64[...]; `changes` (bool[n]) tells which events are deltas, `number` which of the session's."""
+def _note(report: Report, counter: str, found: np.ndarray, changes: np.ndarray, number: np.ndarray) -> None:
+    """Count events at fault, i64[...]; `changes` (bool[n]) tells which events are deltas, `number` which of the session's."""
     setattr(report, counter, len(found))
     if len(found):
         of_delta = changes[found[0]]
@@ -454,13 +456,7 @@ def _count(report: Report, reason: str, rows: np.ndarray, number: np.ndarray) ->
     """Count deltas left out: bool[n] of them, and i64[n] which of the session's deltas they are, from 0 in order of id."""
     left_out = number[rows]
     if len(left_out):
-        _drop(report, reason, _delta_place(left_out[0]), len(left_out))
-
-
-def _drop(report: Report, reason: str, place: str, count: int = 1) -> None:
-    if count:
-        report.dropped[reason] = report.dropped.get(reason, 0) + count
-        report.first.setdefault(reason, place)
+        report.drop(reason, _delta_place(left_out[0]), len(left_out))
 
 
 def _delta_place(number: int) -> str:

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kalshi_jax.tape import Tape
 from loaders.catalogue import SessionFilter
-from loaders.closes import close_markets
 from loaders.events import DataError, Events
-from loaders.index import SessionInfo, TapeIndex, describe
+from loaders.index import SessionInfo, TapeIndex
 from loaders.metadata import Metadata, read_metadata
 from loaders.recordings import find_recordings, read_recordings, session_id_of
-from loaders.replay import replay
+from loaders.sim_config import SYNTHETIC
 from loaders.store import is_store, read_store
 from loaders.strict import refuse_repairs
-from loaders.tapes import Progress, build_tape, select_sessions
+from loaders.tapes import Progress, build_tape, replay_session, select_sessions
 
 Source = str | Path | Sequence[str | Path]
 POSTGRES = ("postgresql://", "postgres://")
-SYNTHETIC = "synthetic:"
 
 
 @dataclass(frozen=True)
@@ -87,44 +86,50 @@ class SessionDataLoader:
             )
         if store is None:
             sessions, total = self._events()
-            tape, index = build_tape(self._with_facts(sessions), self.progress, total, self.config.wanted)
-        else:
-            tape, index = self._choose(store, *read_store(store))
+            return build_tape(self._with_facts(sessions), self.progress, total, self.config.wanted, self.config.strict)
+        tape, index = self._choose(store, *read_store(store))
         self.check([*index.sessions, *index.skipped])
         return tape, index
 
     def _choose(self, store: Path, tape: Tape, index: TapeIndex) -> tuple[Tape, TapeIndex]:
-        """Choose of a store's sessions those that are asked for."""
-        passes = {info.session_id: self.config.wanted.passes(info) for info in index.sessions}
-        if all(passes.values()) and not self.config.session_ids:
+        """Choose of a store's sessions those that are asked for; the same as reading its source would give."""
+        wanted, on_tape = self.config.wanted, dict.fromkeys(info.session_id for info in index.sessions)
+        met = self._met(store, index)
+        kept = dict.fromkeys(i.session_id for i in met if i.session_id in on_tape and not wanted.skips(i))
+        if list(kept) == list(on_tape) and len(met) == len(on_tape) + len(index.skipped):
             return tape, index
-        known = (info.session_id for info in [*index.sessions, *index.skipped])
-        asked = self.config.session_ids or tuple(known)
-        chosen = [name for name in asked if passes.get(name, True)]
-        if len(chosen) < len(asked) and not any(passes.get(name) for name in chosen):
-            raise DataError(f"nothing to load: no session of {store} meets {self.config.wanted}")
-        return select_sessions(tape, index, chosen)
+        if not kept:
+            found = ", ".join(f"session {info.session_id} is left out ({', '.join(info.marks)})" for info in met)
+            raise DataError(f"nothing to load: {found or f'no session of {store} meets {wanted}'}; choose others")
+        tape, index = select_sessions(tape, index, kept)
+        return tape, replace(index, skipped=[info for info in met if info.session_id not in kept])
+
+    def _met(self, store: Path, index: TapeIndex) -> list[SessionInfo]:
+        """List the sessions of a store that are asked for and meet the conditions, whatever their marks."""
+        known = {info.session_id: info for info in [*index.sessions, *index.skipped]}
+        asked = dict.fromkeys(self.config.session_ids or known)
+        if unknown := [name for name in asked if name not in known]:
+            raise DataError(f"no session {', '.join(unknown)} in {store}: expected one of {', '.join(known)}")
+        return list(filter(self.config.wanted.meets, map(known.__getitem__, asked)))
 
     def catalogue(self) -> list[SessionInfo]:
         """List the chosen sessions, with what was found in each, without building their tape."""
         store = self._store()
         if store is not None:
-            index = read_store(store)[1]
-            known = {info.session_id: info for info in [*index.sessions, *index.skipped]}
-            asked = self.config.session_ids or tuple(known)
-            if unknown := [name for name in asked if name not in known]:
-                raise DataError(f"no session {', '.join(unknown)} in {store}: expected one of {', '.join(known)}")
-            return self.check(list(filter(self.config.wanted.passes, map(known.__getitem__, asked))))
+            met = self._met(store, read_store(store)[1])
+            return self.check([info for info in met if not self.config.wanted.skips(info)])
         sessions, total = self._events()
         infos: list[SessionInfo] = []
-        for done, events in enumerate(map(close_markets, self._with_facts(sessions)), start=1):
-            infos += filter(self.config.wanted.passes, [describe(events, replay(events))])
+        numbers = itertools.count(1)
+        for events in self._with_facts(sessions):
+            infos += self.check(list(filter(self.config.wanted.passes, [replay_session(events)[0]])))
             if self.progress:
-                self.progress(done, total, events.session_id)
-        return self.check(infos)
+                self.progress(next(numbers), total, events.session_id)
+            del events  # not to be kept while the next session is read
+        return infos
 
     def check(self, infos: list[SessionInfo]) -> list[SessionInfo]:
-        """Refuse sessions with repairs where that is asked for: of these, all that reading and replaying found is known.
+        """Refuse sessions with repairs where that is asked for.
 
         Raises:
             DataError: the first session that needed one.
@@ -142,8 +147,13 @@ class SessionDataLoader:
         """
         source, wanted = self.source, self.config.session_ids
         for part in [source] if isinstance(source, str | Path) else source:
-            if str(part).startswith((*POSTGRES, SYNTHETIC)) or is_store(part):
-                raise DataError(f"{part}: expected recordings only in a list of sources; load this one by itself")
+            if "://" in str(part) or str(part).startswith(SYNTHETIC) or is_store(part):
+                from loaders.postgres import redact
+
+                raise DataError(
+                    f"{redact(str(part))}: expected recordings only in a list of sources; load a postgresql:// URL, a store or "
+                    "synthetic:... by itself"
+                )
         paths = find_recordings(source)
         if not wanted:
             return paths
@@ -154,13 +164,12 @@ class SessionDataLoader:
         return [by_id[name] for name in wanted]
 
     def _with_facts(self, sessions: Iterable[Events]) -> Iterator[Events]:
-        """Add what the metadata file says to what the sessions themselves know, and refuse repairs where that is asked for."""
+        """Add what the metadata file says to what the sessions themselves know."""
         metadata = Metadata({}, {}) if self.config.metadata is None else read_metadata(self.config.metadata)
         for events in sessions:
-            if self.config.strict:
-                refuse_repairs(events.session_id, events.report)
             said = {ticker: facts for ticker in events.tickers if (facts := metadata.of(ticker)) is not None}
             yield replace(events, facts=events.facts | said)
+            del events  # not to be kept while the next session is read
 
     def _store(self) -> Path | None:
         if isinstance(self.source, str) and self.source.startswith((*POSTGRES, SYNTHETIC)):
@@ -193,5 +202,6 @@ def _choose(sessions: Iterable[Events], wanted: tuple[str, ...], source: str) ->
         there.append(events.session_id)
         if not wanted or events.session_id in wanted:
             yield events
+        del events  # not to be kept while the next session is simulated
     if unknown := [name for name in wanted if name not in there]:
         raise DataError(f"no session {', '.join(unknown)} in {source}: expected one of {', '.join(there)}")

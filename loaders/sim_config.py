@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-PREFIX = "synthetic:"
+SYNTHETIC = "synthetic:"  # how the simulated exchange is named as a source
 LIKE = "like"  # the key that names a preset
 # Tight, busy markets where nobody gives money away, for planted patterns.
 _PLANTED = "seconds=900,rate=10,spread=1,noise=0,orders=240,regimes=0.2"
@@ -77,7 +77,7 @@ class SimConfig:
         Raises:
             ValueError: no such preset, or a value that is out of bounds.
         """
-        return replace(SimConfig.parse(f"{PREFIX}{LIKE}={name}"), **values)
+        return replace(SimConfig.parse(f"{SYNTHETIC}{LIKE}={name}"), **values)
 
     @staticmethod
     def parse(spec: str) -> SimConfig:
@@ -88,11 +88,11 @@ class SimConfig:
         Raises:
             ValueError: another beginning, an unknown key or preset, or a value that is no number or out of bounds.
         """
-        if not spec.startswith(PREFIX):
-            raise ValueError(f"{spec!r} is no simulated exchange: expected {PREFIX}key=value,...")
+        if not spec.startswith(SYNTHETIC):
+            raise ValueError(f"{spec!r} is no simulated exchange: expected {SYNTHETIC}key=value,...")
         kinds = {field.name: int if field.type == "int" else float for field in fields(SimConfig)}
         values: dict[str, Any] = {}
-        items = spec.removeprefix(PREFIX)
+        items = spec.removeprefix(SYNTHETIC)
         if items.startswith(f"{LIKE}="):
             name, _, items = items.removeprefix(f"{LIKE}=").partition(",")
             if name not in PRESETS:
@@ -113,4 +113,4 @@ class SimConfig:
     @property
     def spec(self) -> str:
         """The text that `parse` reads."""
-        return PREFIX + ",".join(f"{field.name}={getattr(self, field.name)}" for field in fields(self))
+        return SYNTHETIC + ",".join(f"{field.name}={getattr(self, field.name)}" for field in fields(self))

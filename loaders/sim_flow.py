@@ -6,7 +6,8 @@ from math import exp
 
 import numpy as np
 
-from loaders.matching import NO, YES, Order, OrderBook
+from kalshi_jax.tape import NO, YES
+from loaders.matching import Order, OrderBook
 from loaders.patterns import SHOWN
 from loaders.sim_config import SimConfig
 

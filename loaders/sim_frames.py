@@ -9,12 +9,11 @@ from typing import Any
 
 import orjson
 
+from kalshi_jax.tape import DOLLAR, NO, YES
 from loaders.events import HUNDREDTHS, Events, Kind
 from loaders.exchange_sim import SimSession, simulate_session
-from loaders.matching import NO, YES
 from loaders.sim_config import SimConfig
 
-DOLLAR = 10_000  # 0.01 cent
 ORDERBOOK, TRADE, TICKER, LIFECYCLE = 1, 2, 3, 4  # subscriptions
 
 

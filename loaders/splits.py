@@ -15,7 +15,8 @@ from typing import Any, Literal
 import numpy as np
 
 from loaders.events import DataError
-from loaders.index import SessionInfo, TapeIndex, series_of
+from loaders.index import SessionInfo, TapeIndex
+from loaders.metadata import series_of
 
 TRAIN, VALIDATION, TEST = PARTS = ("train", "validation", "test")
 Markets = dict[str, list[str]]  # session id -> tickers of that session

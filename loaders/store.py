@@ -66,7 +66,7 @@ def locked(folder: str | Path) -> Iterator[None]:
         FileExistsError: something else than a store is there.
     """
     folder = Path(folder)
-    ours = is_store(folder) or (folder / LOCK).is_file()
+    ours = _said(folder, "format") == FORMAT or (folder / LOCK).is_file()
     if folder.exists() and not ours and (folder.is_file() or any(folder.iterdir())):
         raise FileExistsError(
             f"{folder}: expected no such path, an empty folder or a store to replace; choose another --out"
@@ -80,7 +80,7 @@ def locked(folder: str | Path) -> Iterator[None]:
 def replace_store(folder: str | Path, tape: Tape, index: TapeIndex, made_from: Mapping[str, Any] | None = None) -> None:
     """Do what `write_store` does; the caller holds the lock."""
     folder = Path(folder)
-    _remove_data(folder, keep=_data_folder(folder))
+    _remove_data(folder, keep=_said(folder, "data"))
     building = folder / f"{DATA}{uuid.uuid4().hex}"
     building.mkdir()
     try:
@@ -98,7 +98,7 @@ def replace_store(folder: str | Path, tape: Tape, index: TapeIndex, made_from: M
         os.replace(new, folder / MANIFEST)
         _sync_folder(folder)  # before the old data goes: a power failure must not leave the old manifest without them
     finally:
-        _remove_data(folder, keep=_data_folder(folder))
+        _remove_data(folder, keep=_said(folder, "data"))
 
 
 def read_store(folder: str | Path) -> tuple[Tape, TapeIndex]:
@@ -162,10 +162,10 @@ def _read_data(folder: Path, sums: Mapping[str, int]) -> tuple[Tape, TapeIndex]:
     return to_device(arrays, index["bisections"]), host_index
 
 
-def _data_folder(folder: Path) -> str:
-    """Name the data folder of a store, whatever its version; empty if the store does not tell."""
+def _said(folder: Path, name: str) -> str:
+    """Give what the manifest of a store says under a name, whatever its version; empty if it does not tell."""
     try:
-        return str(orjson.loads((folder / MANIFEST).read_bytes())["data"])
+        return str(orjson.loads((folder / MANIFEST).read_bytes())[name])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 

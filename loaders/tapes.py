@@ -5,6 +5,7 @@ Arrays are allocated once, at padded sizes, and each session is written into its
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
@@ -22,6 +23,7 @@ from loaders.events import HUNDREDTHS, DataError, Events
 from loaders.index import SessionInfo, TapeIndex, describe
 from loaders.prints import match_prints
 from loaders.replay import BATCH, PRICES, Replay, replay, split_counts, top_entries
+from loaders.strict import refuse_repairs
 
 DEPTH = 10  # book levels K of a row
 LARGEST_SIZE = 2**31 - 1  # whole contracts
@@ -34,6 +36,7 @@ def build_tape(
     progress: Progress | None = None,
     total: int = 0,
     wanted: SessionFilter = SessionFilter(),  # noqa: B008 - it is frozen
+    strict: bool = False,
 ) -> tuple[Tape, TapeIndex]:
     """Build the tape of some sessions.
 
@@ -42,12 +45,13 @@ def build_tape(
         progress: told after each session.
         total: number of sessions, for progress; 0: unknown.
         wanted: conditions; sessions that do not meet them are left out, and those skipped for their marks are listed so.
+        strict: refuse a session that meets the conditions and needed a repair: see `refuse_repairs`.
 
     Raises:
-        DataError: no session has a market with a book and is wanted, two sessions have one id, a session is too long or a
-            size too large.
+        DataError: no session has a market with a book and is wanted, two sessions have one id, a session is too long, a
+            size too large or a repair refused.
     """
-    infos, skipped, replays = _replay_sessions(sessions, progress, total, wanted)
+    infos, skipped, replays = _replay_sessions(sessions, progress, total, wanted, strict)
     rows = np.cumsum([1, *(len(r.time_ms) for r, _ in replays)])
     entries = np.cumsum([1, *(len(r.entries.level) + _levels(r) for r, _ in replays)])
     arrays = _empty_arrays(int(rows[-1]), int(entries[-1]))
@@ -61,21 +65,22 @@ def build_tape(
 
 
 def _replay_sessions(
-    sessions: Iterable[Events], progress: Progress | None, total: int, wanted: SessionFilter
+    sessions: Iterable[Events], progress: Progress | None, total: int, wanted: SessionFilter, strict: bool
 ) -> tuple[list[SessionInfo], list[SessionInfo], list[tuple[Replay, np.ndarray]]]:
     """Replay sessions: those of the tape, those skipped, and of the first their replay and what prints explain of its entries."""
     unwanted = 0
     infos: list[SessionInfo] = []
     skipped: list[SessionInfo] = []
     replays: list[tuple[Replay, np.ndarray]] = []
-    for done, recorded in enumerate(sessions, start=1):
-        events = close_markets(recorded)
-        replayed = replay(events)
-        traded, events.report.prints_unmatched = match_prints(replayed, events.trades)
-        info = describe(events, replayed)
+    numbers = itertools.count(1)  # enumerate would keep a session while the next is read
+    for recorded in sessions:
+        info, replayed, traded = replay_session(recorded)
         if info.session_id in {other.session_id for other in [*infos, *skipped]}:
             raise DataError(f"session {info.session_id} occurs twice in the source: give each session once")
-        if not wanted.meets(info):
+        meets = wanted.meets(info)
+        if meets and strict:
+            refuse_repairs(info.session_id, info.report)
+        if not meets:
             unwanted += 1
         elif info.tickers and not wanted.skips(info):
             infos.append(info)
@@ -83,14 +88,22 @@ def _replay_sessions(
         else:
             skipped.append(info)
         if progress:
-            progress(done, total, info.session_id)
-        del recorded, events, replayed, traded  # not to be kept while the next session is read
+            progress(next(numbers), total, info.session_id)
+        del recorded, replayed, traded  # likewise
     if not replays:
         found = [f"{i.session_id} ({', '.join(i.marks)}; dropped {i.report.dropped or 'nothing'})" for i in skipped]
         found += [f"{unwanted} that do not meet {wanted}"] * bool(unwanted)
         said = ", ".join(found) or "no session at all" + (f" that meets {wanted}" if wanted != SessionFilter() else "")
         raise DataError(f"nothing to load: expected a session with a market that shows a book; found {said}")
     return infos, skipped, replays
+
+
+def replay_session(recorded: Events) -> tuple[SessionInfo, Replay, np.ndarray]:
+    """Replay a session up to the closes of its markets: what it is, its replay, and what prints explain of its entries."""
+    events = close_markets(recorded)
+    replayed = replay(events)
+    traded, events.report.prints_unmatched = match_prints(replayed, events.trades)
+    return describe(events, replayed), replayed, traded
 
 
 def select_sessions(tape: Tape, index: TapeIndex, session_ids: Iterable[str]) -> tuple[Tape, TapeIndex]:

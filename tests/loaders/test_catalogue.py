@@ -86,12 +86,26 @@ def test_a_tape_holds_what_the_filter_lets_pass_from_files_and_from_a_store(fold
         assert [info.session_id for info in load_tape(source, by_name)[1].sessions] == ["still", "calm"]
 
 
-def test_sessions_skipped_for_their_marks_stay_listed(folder):
-    _, index = load_tape(folder, SessionConfig(filter=SessionFilter(skip_marked=True)))
-    assert {info.session_id: list(info.marks) for info in index.skipped} == {
-        "still": ["empty"],
-        "nothing": ["empty", "no book"],
-    }
+def test_sessions_skipped_for_their_marks_stay_listed_and_those_that_are_ruled_out_do_not(folder):
+    write_store(folder / "store", *load_tape(folder))
+    for source in (folder, folder / "store"):
+        _, index = load_tape(source, SessionConfig(filter=SessionFilter(skip_marked=True)))
+        assert {info.session_id: list(info.marks) for info in index.skipped} == {
+            "still": ["empty"],
+            "nothing": ["empty", "no book"],
+        }
+        _, index = load_tape(source, SessionConfig(filter=SessionFilter(least_changes=1)))
+        assert not index.skipped
+
+
+def test_strict_loading_does_not_judge_sessions_that_the_filter_rules_out(folder):
+    write(folder / "broken.jsonl", [snapshot("B", 1, [(40, 1)], [(50, 1)]), delta("B", 3, "yes", 41, 1, START)])
+    write_store(folder / "store", *load_tape(folder))
+    for source in (folder, folder / "store"):
+        for load in (load_tape, lambda *args: SessionDataLoader(*args).catalogue()):
+            load(source, SessionConfig(strict=True, filter=SessionFilter(least_changes=1)))
+            with pytest.raises(DataError, match=r"session broken: .* sequence gaps"):
+                load(source, SessionConfig(strict=True))
 
 
 SORTED = {

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from benchmarks.queue_models import QueueModels, columns_of, replay_orders
+from kalshi_jax.tape import YES
 from loaders import book_at, load_tape
 from loaders.events import Kind
 from loaders.exchange_sim import SimConfig, fair_values, simulate_session, synthetic_events
-from loaders.matching import YES
 from loaders.recordings import read_recording
 from loaders.replay import replay
 from loaders.shadows import ShadowPlan

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loaders.matching import NO, YES, OrderBook
+from kalshi_jax.tape import NO, YES
+from loaders.matching import OrderBook
 
 
 class PlainBook:

@@ -5,8 +5,8 @@ from functools import cache
 import numpy as np
 import pytest
 
+from kalshi_jax.tape import NO, YES
 from loaders.exchange_sim import simulate_session
-from loaders.matching import NO, YES
 from loaders.replay import replay, top_entries
 from loaders.sim_config import SimConfig
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from database import execute
 
-from loaders import connections, postgres
+from loaders import connections, load_tape, postgres
 from loaders.connections import Server, ServerGone
 from loaders.embedded import SCHEMA, load_csv, write_session
 from loaders.events import DataError
@@ -205,10 +205,30 @@ def test_an_unknown_session_is_named_with_what_there_is(database):
         ("postgresql://u:s%40x@h/d", "postgresql://u:***@h/d"),
         ("postgresql://u@h/d?password=s3cret&sslmode=require", "postgresql://u@h/d?password=***&sslmode=require"),
         ("postgresql://u:@/d?host=/tmp/x", "postgresql://u:@/d?host=/tmp/x"),
+        ("postgresql://u:s3/c#r?et@h/d", "postgresql://u:***@h/d"),  # not escaped as it should be
+        ("postgresql://u:s3@c#ret@h/d", "postgresql://u:***@h/d"),
+        ("postgresql://u@h/d?password=s3#cret", "postgresql://u@h/d?password=***"),
     ],
 )
 def test_a_url_is_shown_without_its_password(url, shown):
     assert redact(url) == shown
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "postgresql://u:s3/cret@h/d",  # cut at the slash: no port number
+        "postgresql://u:s3?cret@h/d",
+        "postgresql+asyncpg://u:s3cret@h/d",  # no source that is known
+        ["postgresql://u:s3cret@h/d", "recording.jsonl"],
+    ],
+)
+def test_a_source_that_cannot_be_read_is_named_without_its_password(source):
+    with pytest.raises(DataError) as caught:
+        load_tape(source)
+    assert "u:***@h/d" in str(caught.value)
+    assert "s3" not in str(caught.value)
+    assert "cret" not in str(caught.value)
 
 
 @contextmanager

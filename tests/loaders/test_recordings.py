@@ -446,7 +446,7 @@ def test_times_that_run_backwards_are_raised_and_counted(tmp_path):
         ),
         ("levels", [snapshot("A", 2, [(8, -3)])], r"1 snapshot with an unreadable level \(first: line 3\)"),
         ("negative", [delta("A", 2, "yes", 8, -9)], r"1 changes below a size of zero: expected"),
-        ("crossed", [delta("A", 2, "yes", 99, 9)], r"1 crossed books: expected"),
+        ("crossed", [delta("A", 2, "yes", 99, 9)], rf"1 crossed books \(first: market A at {START}\): expected"),
         ("line", ["{"], r"1 line is not a JSON object \(first: line 3\)"),
     ],
 )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kalshi_jax.tape import OPEN
 from loaders import DataError, MarketInfo, Report, SessionDataLoader, SessionInfo, TapeIndex, load_tape
-from loaders.index import series_of
+from loaders.metadata import series_of
 from loaders.splits import PARTS, Split, check_split, split_sessions
 from loaders.statistics import MarketStatistics, SessionStatistics
 from loaders.tapes import select_markets

@@ -174,6 +174,12 @@ def test_a_folder_that_is_no_store_is_never_overwritten(built, tmp_path):
         with pytest.raises(FileExistsError, match="expected no such path, an empty folder or a store"):
             write_store(place, *built)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "x"
+    app = tmp_path / "app" / "manifest.json"
+    app.parent.mkdir()
+    app.write_text('{"name": "of a web application"}')
+    with pytest.raises(FileExistsError, match="expected no such path, an empty folder or a store"):
+        write_store(app.parent, *built)
+    assert app.read_text() == '{"name": "of a web application"}'
     (tmp_path / "empty").mkdir()
     write_store(tmp_path / "empty", *built)
 
