@@ -23,7 +23,7 @@ from loaders.quality import UNFIT
 from loaders.statistics import DEPTH_EDGES, GAP_EDGES, GAP_QUANTILES, SPANS, SPREAD_EDGES
 
 COLORS = {Stage.STABLE: "#0b6e4f", Stage.MODERATE: "#33658a", Stage.ALL: "#c1666b"}
-STAGES = {Stage.STABLE: "stable", Stage.MODERATE: "moderate", Stage.ALL: "all"}
+STAGES = {stage: stage.name.lower() for stage in Stage}
 MOST_DRAWN = 60  # sessions in the plot of activity: more could not be told apart
 
 

@@ -64,8 +64,8 @@ def cached_tape(
 def fingerprint(loader: SessionDataLoader) -> dict[str, Any]:
     """Say what a loader's tape would be made from, as JSON by name: equal as long as the tape would be.
 
-    A file is known by its path, size and time of change; a database by its sessions and their numbers of rows; the
-    simulated exchange by its configuration.
+    A file is known by its path, size and time of change; a database by the numbers of rows of its sessions, but for those that
+    the conditions rule out unread; the simulated exchange by its configuration.
 
     Raises:
         DataError: the source is a store, or not there.
@@ -77,9 +77,12 @@ def fingerprint(loader: SessionDataLoader) -> dict[str, Any]:
     if isinstance(source, str) and source.startswith(POSTGRES):
         from loaders.postgres import list_sessions, redact
 
-        chosen = [s for s in list_sessions(source) if str(s.session_id) in config.session_ids or not config.session_ids]
+        asked = config.session_ids
+        chosen = [s for s in list_sessions(source) if not asked or str(s.session_id) in asked]
         made_from["database"] = redact(source)
-        made_from |= {f"session {session.session_id}": asdict(session) for session in chosen}
+        made_from |= {
+            f"session {session.session_id}": asdict(session) for session in chosen if config.wanted.may_pass(session)
+        }
     elif isinstance(source, str) and source.startswith(SYNTHETIC):
         made_from["simulated exchange"] = SimConfig.parse(source).spec
     elif isinstance(source, str | Path) and is_store(source):

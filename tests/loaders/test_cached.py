@@ -9,10 +9,11 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from database import execute
 from exchange_frames import START, delta, snapshot, write
 
 from agents.cli import main
-from loaders import DataError, SessionConfig, cached_tape, read_store
+from loaders import DataError, SessionConfig, SessionFilter, cached_tape, read_store
 from loaders.embedded import write_session
 from loaders.exchange_sim import SimConfig, synthetic_events
 from loaders.store import read_manifest
@@ -121,6 +122,18 @@ def test_a_database_is_known_by_its_sessions_and_their_rows(database, tmp_path):
     other = write_session(database, second)
     assert cached_tape(database, tmp_path / "all")[2] == f"session {other} is new"
     assert cached_tape(database, tmp_path / "one", one)[2] == "", "it is of the first session only"
+
+
+def test_a_session_that_the_filter_rules_out_may_go_on_growing(database, tmp_path):
+    closed, active = synthetic_events(SimConfig(sessions=2, markets=1, seconds=20))
+    write_session(database, closed)
+    config = SessionConfig(filter=SessionFilter(status=("closed",)))
+    assert cached_tape(database, tmp_path / "store", config)[2] == "there was none"
+    number = write_session(database, active)
+    execute(database, f"UPDATE rl_orderbook_sessions SET status = 'active' WHERE session_id = {number}")
+    assert cached_tape(database, tmp_path / "store", config)[2] == ""
+    execute(database, f"UPDATE rl_orderbook_sessions SET status = 'closed' WHERE session_id = {number}")
+    assert cached_tape(database, tmp_path / "store", config)[2] == f"session {number} is new"
 
 
 BUILD = """
