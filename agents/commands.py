@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
@@ -24,7 +24,7 @@ from agents.judgement import print_judgement
 from agents.runs import Reading, TrainConfig, describe_data
 from agents.training import train
 from loaders import SessionDataLoader, SessionFilter, book_at, cached_tape, load_tape
-from loaders.catalogue import parse_time, sort_sessions
+from loaders.catalogue import Sort, parse_time, sort_sessions
 from loaders.postgres import redact
 
 Source = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE...")]
@@ -67,9 +67,7 @@ class Sessions(Reading):
     source: Source
     """Recordings (a path, several, or a glob in quotes), a postgresql:// URL, a store, or "synthetic:..."."""
     filter: Filter = field(default_factory=SessionFilter)
-    sort: Literal[
-        "start", "session", "duration", "markets", "changes", "activity", "spread", "volatility", "quality"
-    ] = "start"
+    sort: Sort = "start"
     """Order: the earliest, the first name, the tightest spread, or else the largest comes first."""
     reverse: bool = False
     """Turn the order round."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from math import isfinite
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from loaders.events import DataError
 from loaders.index import SessionInfo
@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from loaders.postgres import SessionRow
 
 UNKNOWN = "unknown"  # how a filter names the status or environment of a source that does not say
-STATUSES = ("active", "closed", "error", UNKNOWN)
-ENVIRONMENTS = ("local", "production", "paper", "test", UNKNOWN)
+Status = Literal["active", "closed", "error", "unknown"]
+Environment = Literal["local", "production", "paper", "test", "unknown"]
+Synthetic = Literal["any", "none", "only"]
+Sort = Literal["start", "session", "duration", "markets", "changes", "activity", "spread", "volatility", "quality"]
 SLACK_MS = 60_000  # by which a database's times of a session and those of its changes may differ
-SORTS: dict[str, Callable[[SessionInfo], float | str]] = {  # the largest first, but for names and times
+SORTS: dict[Sort, Callable[[SessionInfo], float | str]] = {  # the largest first, but for names and times
     "start": lambda info: info.started_at_ms,
     "session": lambda info: info.session_id,
     "duration": lambda info: -info.seconds,
@@ -36,9 +38,9 @@ SORTS: dict[str, Callable[[SessionInfo], float | str]] = {  # the largest first,
 class SessionFilter:
     """Which sessions of a source are wanted: those that meet every condition given."""
 
-    status: tuple[Literal["active", "closed", "error", "unknown"], ...] = ()
+    status: tuple[Status, ...] = ()
     """Only sessions of these statuses; recordings and simulated sessions have none, which is "unknown"."""
-    environment: tuple[Literal["local", "production", "paper", "test", "unknown"], ...] = ()
+    environment: tuple[Environment, ...] = ()
     """Only sessions recorded in these environments."""
     since: str | None = None
     """Only sessions that begin at this time or later: 2026-05-13, 2026-05-13T14:30 (UTC unless it says otherwise), or ms
@@ -57,17 +59,17 @@ class SessionFilter:
     """Only sessions with at least so many changes a second and market."""
     least_quality: float = 0.0
     """Only sessions whose quality score, 0 to 1, is at least this."""
-    synthetic: Literal["any", "none", "only"] = "any"
+    synthetic: Synthetic = "any"
     """Sessions of the simulated exchange: listed with the others, left out, or alone."""
     skip_marked: bool = False
     """Leave out sessions that are marked: empty, no book, test."""
 
     def __post_init__(self) -> None:
-        for name, allowed in (("status", STATUSES), ("environment", ENVIRONMENTS)):
+        for name, allowed in (("status", get_args(Status)), ("environment", get_args(Environment))):
             for value in getattr(self, name):
                 if value not in allowed:
                     raise DataError(f"{name} {value!r}: expected one of {', '.join(allowed)}")
-        if self.synthetic not in ("any", "none", "only"):
+        if self.synthetic not in get_args(Synthetic):
             raise DataError(f"synthetic {self.synthetic!r}: expected any, none or only")
         for name in ("least_changes", "least_markets", "most_markets", "most_spread", "least_activity"):
             value = getattr(self, name)
@@ -146,7 +148,7 @@ class SessionFilter:
         )
 
 
-def sort_sessions(sessions: Iterable[SessionInfo], by: str = "start", reverse: bool = False) -> list[SessionInfo]:
+def sort_sessions(sessions: Iterable[SessionInfo], by: Sort = "start", reverse: bool = False) -> list[SessionInfo]:
     """Sort sessions by a key of `SORTS`, the largest first but for names, times and spreads; equal ones stay as they are.
 
     Raises:

@@ -175,7 +175,7 @@ def redact(url: str, text: str | None = None) -> str:
     secrets = {raw, unquote(raw)} | {value for key, value in parse_qsl(query) if "password" in key.lower()}
     secrets |= {part.partition("=")[2] for part in query.split("&") if "password" in part.lower()}
     if raw not in address:  # one with / ? or # as they are, which cut it: errors quote its parts
-        secrets |= {part for part in re.split("[/?#@]", raw) if len(part) > 1}
+        secrets |= {part if len(part) > 1 else f"'{part}'" for part in re.split("[/?#@]", raw) if part}
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
         text = text.replace(secret, "***")
     return text

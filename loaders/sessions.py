@@ -24,7 +24,7 @@ POSTGRES = ("postgresql://", "postgres://")
 
 @dataclass(frozen=True)
 class SessionConfig:
-    """Which sessions to load, and how episodes are drawn from them."""
+    """Which sessions to load; and how episodes shall be drawn from them, which loading only carries for its caller."""
 
     session_id: int | str | None = None  # load this session alone
     session_pool: tuple[int | str, ...] = ()  # load these; empty: every session of the source

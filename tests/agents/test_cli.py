@@ -161,7 +161,7 @@ def test_a_store_is_built_and_read_and_shows_the_same_book(call, tmp_path):
 
 @pytest.mark.parametrize(
     "command",
-    [["sessions"], ["build", "--out", "STORE"], ["book", "--market=A", "--at=5"]],
+    [["sessions"], ["build", "--out", "STORE"], ["book", "--market=A", "--at=1700000000000"]],
 )
 def test_broken_lines_are_refused_or_left_out_and_nothing_is_when_strict(failure, tmp_path, command):
     path = write(tmp_path / "half.jsonl", [snapshot("A", 1, [(8, 3)]), '{"half', snapshot("A", 2, [(8, 3)])])

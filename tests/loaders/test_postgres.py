@@ -219,6 +219,8 @@ def test_a_url_is_shown_without_its_password(url, shown):
     [
         "postgresql://u:s3/cret@h/d",  # cut at the slash: no port number
         "postgresql://u:s3?cret@h/d",
+        "postgresql://u:7/cret@h/d",
+        "postgresql://u:x#cret@h/d",
         "postgresql+asyncpg://u:s3cret@h/d",  # no source that is known
         ["postgresql://u:s3cret@h/d", "recording.jsonl"],
     ],
@@ -227,8 +229,8 @@ def test_a_source_that_cannot_be_read_is_named_without_its_password(source):
     with pytest.raises(DataError) as caught:
         load_tape(source)
     assert "u:***@h/d" in str(caught.value)
-    assert "s3" not in str(caught.value)
-    assert "cret" not in str(caught.value)
+    for part in ("s3", "cret", "'7'", "'x'"):
+        assert part not in str(caught.value)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ import numpy as np
 
 from kalshi_jax.tape import DOLLAR
 from loaders import DataError, build_tape, read_metadata
-from loaders.closes import AFTER_CLOSE, close_markets
+from loaders.closes import close_markets
 from loaders.events import Events, Kind
 from loaders.index import describe
 from loaders.metadata import RESULTS
@@ -119,7 +119,7 @@ def _check_events(events: Events) -> Outcome:
         f"{report.rows_read} rows read, {used} used, {rows_dropped} left out"
     )
     assert min(vars(report)[name] for name in vars(report) if name not in ("dropped", "first")) >= 0
-    assert set(report.dropped) - {AFTER_CLOSE} <= set(report.first), "each reason says where it was met first"
+    assert set(report.dropped) <= set(report.first), "each reason says where it was met first"
 
     market = np.argsort(events.market, kind="stable")
     same = np.diff(events.market[market]) == 0
