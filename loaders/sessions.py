@@ -6,7 +6,9 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+from kalshi_jax import EnvParams, MarketAgnosticKalshiEnv
 from kalshi_jax.tape import Tape
 from loaders.catalogue import SessionFilter
 from loaders.events import DataError, Events
@@ -36,6 +38,12 @@ class SessionConfig:
     strict: bool = False  # refuse a session with anything left out, repaired or missing: see `refuse_repairs`
     metadata: str | Path | None = None  # a file of close times, results and fees: see `read_metadata`
     filter: SessionFilter = field(default_factory=SessionFilter)  # and of those, sessions that meet these conditions
+
+    def environment(self, tape: Tape, **settings: Any) -> tuple[MarketAgnosticKalshiEnv, EnvParams]:
+        """Make the environment and the parameters that this asks for; `settings` are further ones of `make_params`."""
+        env = MarketAgnosticKalshiEnv(max_markets=self.max_markets, temporal_features=self.temporal_features)
+        own = {"episode_length": self.episode_length, "start_offset": self.start_offset}
+        return env, env.make_params(tape, **own | settings)
 
     @property
     def session_ids(self) -> tuple[str, ...]:

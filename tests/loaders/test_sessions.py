@@ -153,3 +153,12 @@ def test_all_real_recordings_are_whole(recordings):
     assert sum(report.crossed_inside for report in reports) > 0
     crypto = [info for info in catalogue if info.session_id.startswith("kxbtc15m-")]
     assert (len(crypto), sum(info.deltas for info in crypto)) == (35, 1_962_242)
+
+
+def test_a_config_makes_the_environment_that_it_describes():
+    tape, _ = load_tape("synthetic:sessions=1,markets=2,seconds=60")
+    config = SessionConfig(max_markets=2, episode_length=7, start_offset=30, temporal_features=False)
+    env, params = config.environment(tape, latency_ms=5)
+    assert (env.max_markets, env.temporal_features) == (2, False)
+    assert (int(params.episode_length), int(params.start_offset), int(params.latency_ms)) == (7, 30, 5)
+    assert int(config.environment(tape, episode_length=9)[1].episode_length) == 9
