@@ -31,7 +31,7 @@ import numpy as np
 import orjson
 import tyro
 
-from benchmarks.measure import default_source
+from benchmarks.measure import RECORDINGS
 from loaders.events import HUNDREDTHS, Events
 from loaders.exchange_sim import synthetic_events
 from loaders.recordings import read_recordings
@@ -234,7 +234,7 @@ def run(config: Config) -> dict[str, Any]:
     report = {}
     for name in config.only:
         preset = SimConfig.preset(name, sessions=config.sessions)
-        paths = [Path(path) for path in default_source(FILES[name], "") if path]
+        paths = sorted(RECORDINGS.glob(FILES[name]))
         report[name] = {
             "preset": preset.spec,
             "recordings": len(paths),

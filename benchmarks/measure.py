@@ -47,9 +47,9 @@ def require_least(config: Any, **least: int) -> None:
         require(len(values) > 0 and min(values) >= lowest, name, value, expected)
 
 
-def default_source(pattern: str = "kxbtc15m-*.jsonl.gz") -> list[str]:
-    """Name the real recordings beside the repository, or the simulated exchange where there are none."""
-    return [str(path) for path in sorted(RECORDINGS.glob(pattern))] or [SYNTHETIC]
+def default_source() -> list[str]:
+    """Name the crypto recordings beside the repository, or the simulated exchange where there are none."""
+    return [str(path) for path in sorted(RECORDINGS.glob("kxbtc15m-*.jsonl.gz"))] or [SYNTHETIC]
 
 
 def describe_source(source: Sequence[str]) -> str:
