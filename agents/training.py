@@ -189,7 +189,7 @@ def fit(
 
     spent, finished, before, all_steps = 0.0, done >= config.updates, done, len(folders) * layout.steps
     names = [f" of seed {seed}" for seed in config.seeds_used] if len(folders) > 1 else [""]
-    best = [folder.best_return() for folder in folders]
+    best = [_agreed(folder.best_return() if writes else 0.0) for folder in folders]
     with ExitStack() as stack:
         journals = [
             stack.enter_context(closing(Journal(folder, config, done, console, name)))
@@ -206,7 +206,7 @@ def fit(
                     outcome = evaluate(env, network, of_agent, arena.params, arena.windows, ("agent",), seeds=1)[0]
                     if writes:
                         journals[i].evaluation(kind, done, done * layout.steps, outcome.summary())
-                    earned = outcome.summary()["total_return"]["mean"]
+                    earned = _agreed(outcome.summary()["total_return"]["mean"])
                     if kind == "validation" and earned > best[i]:
                         best[i] = earned
                         folder.save(learner)  # first, so that a resumed run never is behind the best one
@@ -321,6 +321,11 @@ def _choose_devices(config: TrainConfig) -> Mesh:
             f"{config.num_envs} must be a multiple of minibatches {config.minibatches} x {len(available)}, and --devices 0"
         )
     return Mesh(np.array(available[: config.devices or most]), ENVS)
+
+
+def _agreed(figure: float) -> float:
+    """Give the first process's figure, so that all processes decide alike."""
+    return figure if jax.process_count() == 1 else float(multihost_utils.broadcast_one_to_all(np.float32(figure)))
 
 
 @contextmanager

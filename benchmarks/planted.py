@@ -57,7 +57,7 @@ class Config:
         measure.require_least(self, seeds=1, steps=1, sessions=2)
 
 
-def settings(config: Config, pattern: str, **features: bool) -> TrainConfig:
+def settings(config: Config, pattern: str, **features: Any) -> TrainConfig:
     """Give the settings of the agents of a pattern."""
     return TrainConfig(
         source=(f"synthetic:like={pattern},sessions={config.sessions},seed=1",),
