@@ -126,7 +126,7 @@ def run(config: Config) -> dict[str, Any]:
     for pattern in config.patterns:
         rows.append(measure_pattern(config, pattern, console))
         print_tables({"rows": rows[-1:]}, file=sys.stderr)  # also here, should the run be stopped
-    return {"machine": measure.machine(), "settings": measure.settings_of(config, []), "rows": rows}
+    return {"machine": measure.machine(), "settings": measure.settings_of(config, ["synthetic:like=..."]), "rows": rows}
 
 
 def print_tables(report: dict[str, Any], file: Any = None) -> None:
@@ -139,10 +139,10 @@ def print_tables(report: dict[str, Any], file: Any = None) -> None:
         "by seed": lambda r: ", ".join(f"{x:,.0f}" for x in r["of_each_seed"]),
         **{name: lambda r, n=name: money(r["others"][n]) for name in BASELINES},  # type: ignore[misc]
         "agents, seen": lambda r: money(r["seen"]),
-        "kept": lambda r: "-" if r["kept"]["ratio"] != r["kept"]["ratio"] else f"{r['kept']['ratio']:.0%}",
+        "kept": lambda r: r["kept"]["reason"] or f"{r['kept']['ratio']:.0%}",
         "without the tier that shows it": lambda r: money(r["without"]) if "without" in r else "-",
     }
-    for row in report["rows"]:
+    for row in report["rows"]:  # one below the other: too wide for a table
         for name, cell in columns.items():
             print(f"{name:>32}  {cell(row)}", file=file)
         print(file=file)
