@@ -133,7 +133,10 @@ async def watch(server: Server, connection: asyncpg.Connection, work: Coroutine[
         while not (await asyncio.wait({task}, timeout=PROBE_S))[0]:
             await server.probe()
         with clear_errors(
-            server.url, "read", "try again; a large table may need a longer statement_timeout_s", connection
+            server.url,
+            "read",
+            "try again; for a large table call read_postgres with a longer statement_timeout_s",
+            connection,
         ):
             return task.result()
     finally:

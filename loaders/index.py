@@ -91,36 +91,6 @@ class SessionInfo:
         rows = sum(market.statistics.rows for market in markets)
         return replace(self, tickers=[self.tickers[i] for i in kept], markets=markets, rows=rows)
 
-    def summary(self) -> dict[str, str | int | float | bool | None]:
-        """Give its row of the catalogue."""
-        report = self.report
-        return {
-            "session_id": self.session_id,
-            "started_at_ms": self.started_at_ms,
-            "duration_s": self.seconds,
-            "markets": len(self.tickers),
-            "closed": sum(market.result != OPEN for market in self.markets),
-            "settled": self.settled,
-            "deltas": report.deltas,
-            "rows": self.rows,
-            "trades": report.trades,
-            "epochs": report.epochs,
-            "sequence_gaps": report.sequence_gaps,
-            "negative_sizes": report.negative_sizes,
-            "crossed_inside": report.crossed_inside,
-            "crossed_after": report.crossed_after,
-            "repaired": report.repaired,
-            "dropped": sum(report.dropped.values()),
-            "activity": self.statistics.activity,
-            "spread_cents": self.statistics.spread_cents,
-            "volatility": self.statistics.volatility,
-            "quality": self.quality.score,
-            "stage": self.stage.name.lower(),
-            "status": self.status,
-            "environment": self.environment,
-            "synthetic": self.synthetic,
-        }
-
 
 @dataclass
 class TapeIndex:
@@ -130,11 +100,6 @@ class TapeIndex:
     tickers: list[str]  # of market m of the tape
     session_of_market: np.ndarray  # i32[n_markets]
     skipped: list[SessionInfo] = field(default_factory=list)  # left out: they show no book, or are marked and unwanted
-
-    @property
-    def summary(self) -> list[dict[str, str | int | float | bool | None]]:
-        """The rows of the catalogue: sessions of the tape, then the skipped ones."""
-        return [session.summary() for session in [*self.sessions, *self.skipped]]
 
     @cached_property
     def markets_of(self) -> dict[str, list[int]]:

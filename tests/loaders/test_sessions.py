@@ -66,7 +66,8 @@ def test_a_store_is_a_source_of_all_or_some_of_its_sessions(folder):
         stored, built = load_tape(folder / "store", config), load_tape(folder, config)
         assert jax.tree.structure(stored[0]) == jax.tree.structure(built[0])
         assert all(map(np.array_equal, jax.tree.leaves(stored[0]), jax.tree.leaves(built[0])))
-        assert (stored[1].summary, stored[1].tickers) == (built[1].summary, built[1].tickers)
+        assert (stored[1].sessions, stored[1].skipped) == (built[1].sessions, built[1].skipped)
+        assert stored[1].tickers == built[1].tickers
     with pytest.raises(DataError, match=r"no session thu in .*store: expected one of mon, tue, wed, nothing"):
         load_tape(folder / "store", SessionConfig(session_id="thu"))
     with pytest.raises(DataError, match=r"session nothing is left out \(empty, no book\)"):
@@ -90,9 +91,10 @@ def test_the_catalogue_says_what_loading_says(folder):
     assert seen == [(1, 3, "mon"), (2, 3, "tue"), (3, 3, "wed")]
     assert catalogue == loader.load()[1].sessions
     assert seen[3:] == seen[:3]
-    row = catalogue[1].summary()
-    assert (row["session_id"], row["started_at_ms"], row["duration_s"]) == ("tue", START + 86_400_000, 0.5)
-    assert (row["markets"], row["deltas"], row["rows"], row["dropped"], row["spread_cents"]) == (2, 1, 3, 0, 2.0)
+    tuesday = catalogue[1]
+    assert (tuesday.session_id, tuesday.started_at_ms, tuesday.seconds) == ("tue", START + 86_400_000, 0.5)
+    assert (len(tuesday.tickers), tuesday.deltas, tuesday.rows, tuesday.report.dropped) == (2, 1, 3, {})
+    assert tuesday.statistics.spread_cents == 2.0
 
 
 def test_the_catalogue_counts_the_prints_that_loading_counts(tmp_path):
