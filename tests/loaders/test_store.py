@@ -34,7 +34,7 @@ def assert_same(one, other):
     for a, b in zip(jax.tree.leaves(one[0]), jax.tree.leaves(other[0]), strict=True):
         assert a.dtype == b.dtype
         assert np.array_equal(a, b)
-    for name in ("sessions", "tickers", "skipped", "summary"):
+    for name in ("sessions", "tickers", "skipped"):
         assert getattr(one[1], name) == getattr(other[1], name)
     assert np.array_equal(one[1].session_of_market, other[1].session_of_market)
 
