@@ -14,7 +14,7 @@ import numpy as np
 
 from kalshi_jax.tape import CENT, DOLLAR, NO, YES
 from loaders.events import HUNDREDTHS, Events, Kind, MarketFacts, Report, Trades
-from loaders.patterns import AHEAD_S, TOLD_SECONDS, Moments, believe
+from loaders.patterns import AHEAD_S, Moments, believe, bring_news
 from loaders.shadows import ShadowFollower, ShadowOrder, ShadowPlan
 from loaders.sim_config import SimConfig
 from loaders.sim_flow import OrderFlow
@@ -162,16 +162,18 @@ def _simulate_market(
     moment = _moments(rng, config, passed)
     at = np.concatenate([[0.0], moment, [steps]])
     elapsed = np.interp(at, np.arange(steps + 1), passed)
-    to_s, passed_to_s = config.seconds / steps, config.seconds / passed[-1]
+    passed_to_s = config.seconds / passed[-1]
     later = np.interp(elapsed + AHEAD_S / passed_to_s, passed, np.arange(steps + 1))
-    looks = np.concatenate([at, later]).astype(np.int64)
-    fair, ahead = fair_values(rng, activity, looks).reshape(2, -1)
-    no_market, later_there = fair_values(planted, activity, looks).reshape(2, -1)
-    regime_at = np.append(regime, regime[-1])[at.astype(np.int64)]
-    moments = Moments(at * to_s, elapsed * passed_to_s, regime_at, fair, ahead, later_there - no_market)
-    beliefs = believe(config, planted, moments)
+    bounds = np.arange(steps + 1 if config.bursts else 0)
+    looks = np.concatenate([at, later, bounds]).astype(np.int64)
+    fair, ahead, path = np.split(fair_values(rng, activity, looks), [len(at), 2 * len(at)])
+    settles_yes, at_ms = bool(fair[-1] > 50.0), at * end_ms / steps
+    if config.bursts:
+        known, clock_s = bring_news(config, planted, passed * passed_to_s, path)
+        fair, at_ms = known[at.astype(np.int64)], 1000 * np.interp(at, bounds, clock_s)
+    beliefs = believe(config, planted, Moments(at_ms / 1000, elapsed * passed_to_s, fair, ahead))
     value, width = (beliefs.value / config.tick).tolist(), beliefs.width.tolist()
-    lean, deep = ([] if column is None else column.tolist() for column in (beliefs.lean, beliefs.deep))
+    deep = None if beliefs.deep is None else beliefs.deep.tolist()
 
     flow = OrderFlow(config, rng, len(moment))
     book = flow.book
@@ -180,14 +182,14 @@ def _simulate_market(
     changes = [(0, *change) for change in book.changes]
     trades: list[tuple[int, int, int, int]] = []
     book.changes.clear()
-    times = np.clip(moment * end_ms / steps, 1, end_ms - 1).astype(np.int64).tolist()
+    times = np.clip(at_ms[1:-1], 1, end_ms - 1).astype(np.int64).tolist()
     renewed_ms = 0
     for i, ms in enumerate(times, start=1):
         if follower:
             follower.place(book, ms)
         flow.step(value[i], width[i])
-        if (lean or deep) and ms >= renewed_ms + RENEWED_MS:
-            flow.show(lean[i] if lean else None, deep[i] if deep else None)
+        if deep and ms >= renewed_ms + RENEWED_MS:
+            flow.show(deep[i])
             renewed_ms = ms
         if follower:
             follower.collect(book, ms)
@@ -204,7 +206,7 @@ def _simulate_market(
         np.array(start, np.int64).reshape(-1, 3),
         np.array(changes, np.int64).reshape(-1, 5),
         np.array(trades, np.int64).reshape(-1, 4),
-        bool(fair[-1] > 50.0),
+        settles_yes,
     )
 
 
@@ -213,8 +215,7 @@ def _regimes(rng: np.random.Generator, config: SimConfig) -> np.ndarray:
     steps = min(config.seconds * STEPS_PER_S, MAX_STEPS)
     number = 8 + 4 * config.seconds // round(REGIME_SECONDS.min())
     regime = np.cumsum(rng.integers(1, 3, number)) % 3  # never the same one twice in a row
-    seconds = (TOLD_SECONDS if config.bursts else REGIME_SECONDS)[regime]
-    lengths = 1 + rng.exponential(seconds) * steps / config.seconds
+    lengths = 1 + rng.exponential(REGIME_SECONDS[regime]) * steps / config.seconds
     return np.repeat(regime, lengths.astype(np.int64))[:steps]
 
 

@@ -12,10 +12,10 @@ passes with the activity of the session: a second of it in a second of mean acti
 - `imbalance`: somebody knows m, the move of f over the next `AHEAD_S`, and keeps bids at three levels beyond the best five of
   both sides: SHOWN * size * exp(l) contracts each for YES and SHOWN * size * exp(-l) for NO, with l = k * tanh(m / TOLD_CENTS).
   Nothing else tells m. Shown by the imbalance at depth 10 against that of the best five levels (tier 3, `depth_imbalance_10`).
-- `bursts`: as `imbalance`, but at the three levels below the best. In bursts l = k * tanh(m / TOLD_CENTS): the price goes on to
-  the side that the book leans to. In quiet regimes l = -k * tanh(m / TOLD_CENTS): it turns against it. In normal ones l is of a
-  move that some other market might have made. Regimes last `TOLD_SECONDS`. Shown by the rate of changes (tier 2,
-  `market_rate_10s`), which says how to read the imbalance.
+- `bursts`: news comes every `STRETCH_S`; until then makers believe what f was when the last came. Before news that moves f by m
+  orders come exp(k * tanh(m / TOLD_CENTS)) times as fast: in bursts before good news for YES, hesitantly before bad. Order by
+  order the market is what it would have been. Shown by the rate of changes (tier 2, `market_rate_10s`), and by nothing that
+  does not look at the clock.
 - `stale`: makers' belief follows late, db/dt = (f - b) / k, in seconds of the clock; its slope tells how far it has to go. Shown
   by momentum (tier 2, `momentum_10s`) and by the distance from moving averages (tier 3).
 """
@@ -30,7 +30,7 @@ from loaders.sim_config import SimConfig
 
 AHEAD_S, SHOWN, TOLD_CENTS = 40.0, 200, 8.0
 SHOCK_S, RECOVERY_S, WIDER, WIDEST = 40.0, 10.0, 1.5, 2.5
-TOLD_SECONDS = np.array([45.0, 15.0, 45.0])  # of the quiet, normal and burst regimes that `bursts` tells apart
+STRETCH_S = 40.0
 
 
 @dataclass
@@ -39,10 +39,8 @@ class Moments:
 
     at_s: np.ndarray  # f64[n], time since the session's start, ascending
     passed_s: np.ndarray  # f64[n], seconds of mean activity since the session's start, ascending
-    regime: np.ndarray  # i64[n], 0 quiet, 1 normal, 2 burst
-    fair: np.ndarray  # f64[n], the fair value in cents
+    fair: np.ndarray  # f64[n], the fair value in cents, as makers may know it
     ahead: np.ndarray  # f64[n], the fair value once `AHEAD_S` more of activity has passed
-    elsewhere: np.ndarray  # f64[n], the move, `AHEAD_S` ahead, of a fair value that is no market's
 
 
 @dataclass
@@ -51,24 +49,42 @@ class Beliefs:
 
     value: np.ndarray  # f64[n], cents: what makers believe a YES to be worth
     width: np.ndarray  # f64[n], the spread that they want, as a multiple of `SimConfig.spread`
-    lean: np.ndarray | None  # f64[n], l above of the bids right below the best; None: there are none
-    deep: np.ndarray | None  # f64[n], the same of those beyond the best five levels
+    deep: np.ndarray | None  # f64[n], l above of the bids beyond the best five levels; None: there are none
 
 
 def believe(config: SimConfig, rng: np.random.Generator, moments: Moments) -> Beliefs:
     """Work out what makers believe and want, and what sizes tell; `rng` is the patterns' own, consumed."""
-    number = len(moments.fair)
     value = _follow(moments.fair, moments.at_s, config.stale) if config.stale else moments.fair
-    told, idle = (np.tanh(move / TOLD_CENTS) for move in (moments.ahead - moments.fair, moments.elsewhere))
-    width, lean = np.ones(number), np.zeros(number)
+    width = np.ones(len(value))
     if config.reversion:
         shock = _shocks(rng, moments.passed_s)
         value = value + config.reversion * shock
         width = rng.uniform(1.0, WIDEST) * (1.0 + WIDER * np.abs(shock))
-    if config.bursts:
-        lean += config.bursts * np.select([moments.regime == 2, moments.regime == 0], [told, -told], idle)
-    deep = config.imbalance * told if config.imbalance else None
-    return Beliefs(np.clip(value, 0.0, 100.0), width, lean if config.bursts else None, deep)
+    deep = config.imbalance * np.tanh((moments.ahead - moments.fair) / TOLD_CENTS) if config.imbalance else None
+    return Beliefs(np.clip(value, 0.0, 100.0), width, deep)
+
+
+def bring_news(
+    config: SimConfig, rng: np.random.Generator, passed_s: np.ndarray, fair: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Let makers know the fair value at times, and the pace of orders tell what they will hear; with `SimConfig.bursts`.
+
+    Args:
+        config: what is simulated.
+        rng: the patterns' own, consumed.
+        passed_s: f64[T + 1], seconds of mean activity that have passed at the beginnings of T steps, and in all.
+        fair: f64[T + 1], the fair value in cents at the same moments.
+
+    Returns:
+        f64[T + 1], the fair value at the last news; and f64[T + 1], when the steps begin, and the last ends, s of the clock.
+    """
+    stretch = np.floor(passed_s / STRETCH_S + rng.random())
+    news = np.flatnonzero(np.diff(stretch, prepend=-1.0))
+    lengths = np.diff(news, append=len(stretch))
+    moves = np.diff(fair[news], append=fair[-1])
+    slowness = np.repeat(np.exp(-config.bursts * np.tanh(moves / TOLD_CENTS)), lengths)[:-1]
+    clock = np.append(0.0, np.cumsum(slowness * np.diff(passed_s)))
+    return np.repeat(fair[news], lengths), clock * (config.seconds / clock[-1])
 
 
 def _follow(fair: np.ndarray, at_s: np.ndarray, lag_s: float) -> np.ndarray:

@@ -16,7 +16,7 @@ PRESETS = {
     # one pattern each, so strong that it pays for spread and fees, and the same markets without one
     "reversion": f"{_PLANTED},reversion=18",
     "imbalance": f"{_PLANTED},imbalance=3",
-    "bursts": f"{_PLANTED},bursts=2",
+    "bursts": f"{_PLANTED},regimes=0,bursts=0.7",
     "control": _PLANTED,
 }
 
@@ -43,7 +43,7 @@ class SimConfig:
     stale: float = 0.0  # seconds by which makers lag the fair value
     imbalance: float = 0.0  # sizes beyond the best five levels show the fair value's next move
     reversion: float = 0.0  # cents by which shocks displace what makers quote, with a wider spread, until it comes back
-    bursts: float = 0.0  # sizes show it in bursts, and the opposite in quiet regimes
+    bursts: float = 0.0  # markets rise in bursts and fall in quiet times
 
     def __post_init__(self) -> None:
         for name, low, high in (

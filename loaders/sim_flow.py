@@ -83,23 +83,18 @@ class OrderFlow:
         else:
             self._quote(worth, half, which, contracts)
 
-    def show(self, lean: float | None, deep: float | None) -> None:
-        """Renew the bids that show a pattern: right below the best (`lean`), beyond the best five levels (`deep`).
-
-        Both are logs of how many times the usual size the YES bids are; the NO bids are as many times smaller. None: none there.
-        """
+    def show(self, log_size: float) -> None:
+        """Renew the bids that show a pattern: YES exp(log_size) times the usual size, NO as many times smaller."""
         for order in self.shown:
             self.book.cancel(order)
         self.shown.clear()
-        for log_size, levels in ((lean, 1), (deep, BEST_LEVELS)):
-            if log_size is not None:
-                self._show(YES, self.shown_size * exp(log_size), levels)
-                self._show(NO, self.shown_size * exp(-log_size), levels)
+        self._show(YES, self.shown_size * exp(log_size))
+        self._show(NO, self.shown_size * exp(-log_size))
 
-    def _show(self, side: int, size: float, above: int) -> None:
-        """Rest bids at the levels below the best `above` ones of a side."""
+    def _show(self, side: int, size: float) -> None:
+        """Rest bids beyond the best levels of a side."""
         sizes, price, levels = self.book.sizes[side], self.book.best[side] + 1, 0
-        while price > 1 and levels < above:
+        while price > 1 and levels < BEST_LEVELS:
             price -= 1
             levels += sizes[price] > 0
         for below in range(max(price - SHOWN_LEVELS, 1), price):

@@ -93,8 +93,18 @@ def test_a_pattern_changes_the_books_but_not_how_markets_settle(pattern):
     without = [simulate_session(SMALL, number) for number in range(2)]
     planted = [simulate_session(replace(SMALL, **{pattern: PATTERNS[pattern]}), number) for number in range(2)]
     assert [columns(session.events) for session in planted] != [columns(session.events) for session in without]
-    if pattern != "bursts":  # its regimes last longer, so that nothing is as it was
-        assert planted[0].settles_yes[0] == without[0].settles_yes[0]
+    assert planted[0].settles_yes[0] == without[0].settles_yes[0]
+
+
+def test_bursts_change_when_orders_come_and_nothing_else():
+    def of_one_market(strength):
+        events = simulate_session(replace(SMALL, bursts=strength), 0).events
+        here = events.market == 1
+        return events.time_ms[here], np.stack([events.kind, events.side, events.price, events.size])[:, here]
+
+    (weak_ms, weak), (strong_ms, strong) = of_one_market(0.1), of_one_market(2.0)
+    assert np.array_equal(weak, strong)
+    assert not np.array_equal(weak_ms, strong_ms)
 
 
 def test_a_thousand_markets_are_made_in_seconds_and_every_one_settles():

@@ -21,11 +21,11 @@ def looks(pattern):
     events = simulate_session(SimConfig.preset(pattern, sessions=1, markets=MARKETS, seed=17), 0).events
     replayed = replay(events)
     best = replayed.best.astype(float) / 100
-    depth = np.zeros((2, 2, len(replayed.time_ms)))  # best five levels and the five behind them, by side
+    depth = np.zeros((2, len(replayed.time_ms)))  # beyond the best five levels, by side
     size = np.append(0, replayed.entries.size)
     for row, side, top in top_entries(replayed, 10):
-        depth[0, side, row], depth[1, side, row] = size[top[:, :5]].sum(axis=1), size[top[:, 5:]].sum(axis=1)
-    lean, deep = (depth[:, YES] - depth[:, NO]) / np.maximum(depth.sum(axis=1), 1)
+        depth[side, row] = size[top[:, 5:]].sum(axis=1)
+    deep = (depth[YES] - depth[NO]) / np.maximum(depth.sum(axis=0), 1)
     spread, mid = 100 - best.sum(axis=0), (best[YES] + 100 - best[NO]) / 2
 
     columns = {name: [] for name in ("market", "now", "then", "rate", "z", "distance")}
@@ -46,7 +46,7 @@ def looks(pattern):
     seen = {name: np.concatenate(parts) for name, parts in columns.items()}
     now = seen["now"]
     both = (best[:, now] > 15).all(axis=0) & (best[:, seen["then"]] > 0).all(axis=0)
-    seen |= {"lean": lean[now], "deep": deep[now], "best": best[:, now], "later": best[:, seen["then"]], "both": both}
+    seen |= {"deep": deep[now], "best": best[:, now], "later": best[:, seen["then"]], "both": both}
     return seen
 
 
@@ -77,14 +77,14 @@ RULES = {
     "reversion": lambda seen: np.where(seen["z"] > -0.5, -beyond(seen["distance"], 10.0), 0),
     # the heavy side of the sizes beyond the best five levels
     "imbalance": lambda seen: beyond(seen["deep"], 0.8),
-    # the heavy side of the best five in a burst, the light one in a quiet time
-    "bursts": lambda seen: beyond(seen["lean"], 0.5) * np.select([seen["rate"] > 12, seen["rate"] < 5], [1, -1], 0),
+    # YES in a burst, NO in a quiet time
+    "bursts": lambda seen: np.select([seen["rate"] > 15, seen["rate"] < 6], [1, -1], 0),
 }
 
 
-@pytest.mark.parametrize(("pattern", "least"), [("reversion", 2.0), ("imbalance", 0.5), ("bursts", 1.8)])
+@pytest.mark.parametrize(("pattern", "least"), [("reversion", 2.0), ("imbalance", 0.5), ("bursts", 1.5)])
 def test_a_rule_that_reads_the_pattern_earns_after_fees_and_loses_where_there_is_none(pattern, least):
-    """A 99% interval. `least` is cents a contract, both ways taken; four seeds gave 2.8 to 4.9, 0.9 to 1.8 and 2.2 to 3.6."""
+    """A 99% interval. `least` is cents a contract, both ways taken; four seeds gave 4.0 to 4.3, 1.0 to 1.4 and 2.1 to 3.8."""
     mean, error, contracts = earned(looks(pattern), RULES[pattern](looks(pattern)))
     assert contracts > 300
     assert mean - 2.6 * error > 0
