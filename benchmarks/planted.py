@@ -33,6 +33,9 @@ WITHOUT = {  # of each pattern, the features that show it
     "bursts": {"temporal_features": False},
     "reversion": {"sequence_features": False},
 }
+PACES: dict[str, dict[str, int]] = {
+    "bursts": {"decision_interval_ms": 5000, "episode_length": 120}
+}  # news takes a minute
 BASELINES = ("random", "hold", "always take", "momentum", "market maker")
 
 
@@ -68,13 +71,11 @@ def settings(config: Config, pattern: str, **features: Any) -> TrainConfig:
         rollout_length=128,
         epochs=4,
         minibatches=8,
-        decision_interval_ms=1000,
-        episode_length=300,
         discount=0.97,
         learning_rate=1e-3,
         evaluate_every=1000,
         checkpoint_every=40,
-        **features,
+        **({"decision_interval_ms": 1000, "episode_length": 300} | PACES.get(pattern, {}) | features),
     )
 
 
@@ -111,7 +112,7 @@ def measure_pattern(config: Config, pattern: Pattern, console: Console) -> dict[
         "of_each_seed": unseen[0].metrics["total_return"].mean(axis=1).tolist(),
         "others": returns,
         "seen": seen[0].summary()["total_return"],
-        "kept": vars(compare_seen(unseen, seen)["agent"]),
+        "kept": {name: None if x != x else x for name, x in vars(compare_seen(unseen, seen)["agent"]).items()},  # NaN
         "windows": unseen[0].metrics["total_return"].shape[1],
     }
     if len(kinds) > 1:
