@@ -22,7 +22,7 @@ from __future__ import annotations
 import gzip
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -98,7 +98,7 @@ def observe(events: Events, volume: float | None = None) -> Sample:
     last = np.zeros(rows, bool)
     last[runs[1:] - 1] = True
     best = replayed.best.astype(np.int64)
-    quoted = (best >= LOW).all(axis=0) & (best <= HIGH).all(axis=0)
+    quoted = np.all((best >= LOW) & (best <= HIGH), axis=0)
     stands = np.append(np.diff(replayed.time_ms), 0)
     use = np.flatnonzero(quoted & ~last)
 
@@ -231,7 +231,7 @@ def traded_volume(path: Path) -> float | None:
 
 def run(config: Config) -> dict[str, Any]:
     """Measure every preset and what it is fitted to: its specification, the number of recordings, and the statistics of both."""
-    report = {}
+    report: dict[str, Any] = {}
     for name in config.only:
         preset = SimConfig.preset(name, sessions=config.sessions)
         paths = sorted(RECORDINGS.glob(FILES[name]))
@@ -246,14 +246,12 @@ def run(config: Config) -> dict[str, Any]:
 
 def table(report: dict[str, Any]) -> str:
     """Write the report as Markdown, measured beside fitted."""
-    kinds: list[tuple[str, Callable[[dict[str, Any]], dict[str, float]]]] = []
+    kinds: list[tuple[str, dict[str, float]]] = []
     for name, part in report.items():
-        if part["measured"]:
-            kinds.append((f"{name}: measured", lambda report, name=name: report[name]["measured"]))
-        kinds.append((f"{name}: fitted", lambda report, name=name: report[name]["fitted"]))
+        kinds += [(f"{name}: {kind}", part[kind]) for kind in ("measured", "fitted") if part[kind]]
     lines = ["| | " + " | ".join(title for title, _ in kinds) + " |", "|---|" + "--:|" * len(kinds)]
     for statistic in next(iter(report.values()))["fitted"]:
-        cells = [_number(of(report)[statistic]) for _, of in kinds]
+        cells = [_number(found[statistic]) for _, found in kinds]
         lines.append(f"| {statistic} | " + " | ".join(cells) + " |")
     lines += ["", *(f"- {name}: {part['recordings']} recordings; `{part['preset']}`" for name, part in report.items())]
     return "\n".join(lines)

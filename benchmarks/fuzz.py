@@ -44,8 +44,8 @@ class Config:
 
 def run(config: Config) -> dict[str, Any]:
     """Feed all inputs: the report that `--json` prints."""
-    count = {kind: Counter() for kind in (RECORDING, DATABASE, METADATA)}
-    reasons = {kind: Counter() for kind in count}
+    count: dict[str, Counter[str]] = {kind: Counter() for kind in (RECORDING, DATABASE, METADATA)}
+    reasons: dict[str, Counter[str]] = {kind: Counter() for kind in count}
     defects = []
     began = time.perf_counter()
     with TemporaryDirectory(prefix="kalshi-jax-") as folder, measure.progress_bar() as bar:
