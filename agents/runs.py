@@ -345,7 +345,7 @@ def describe_data(tape: Tape, index: Any) -> dict[str, Any]:
         "markets": tape.num_markets,
         "changes": int(rows.sum()),
         "synthetic": any(session.synthetic for session in index.sessions),
-        "fingerprint": f"{zlib.crc32(np.asarray(tape.size).data, zlib.crc32(np.asarray(tape.time_ms).data)):08x}",
+        "fingerprint": f"{zlib.crc32(np.asarray(tape.levels).data, zlib.crc32(np.asarray(tape.time_ms).data)):08x}",
     }
 
 

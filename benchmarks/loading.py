@@ -16,7 +16,7 @@ from __future__ import annotations
 import multiprocessing
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -102,9 +102,7 @@ def load(source: list[str], store: str | None) -> dict[str, Any]:
         "markets": tape.num_markets,
         "rows": int(np.asarray(tape.track_length)[: tape.num_markets].sum()),
         "deltas": sum(session.deltas for session in index.sessions),
-        "arrays": {
-            field.name: getattr(tape, field.name).nbytes for field in fields(Tape) if field.name != "bisections"
-        },
+        "arrays": {name: getattr(tape, name).nbytes for name in Tape.array_names()},
     }
     if store is not None:
         began = time.perf_counter()

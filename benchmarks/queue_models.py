@@ -29,7 +29,7 @@ import tyro
 
 from kalshi_jax import Action, MarketAgnosticKalshiEnv
 from kalshi_jax.state import EnvParams
-from kalshi_jax.tape import CENT, DOLLAR, YES, Tape
+from kalshi_jax.tape import CENT, DOLLAR, PRICE, SIZE, YES, Tape
 from loaders.events import Events, Trades
 from loaders.exchange_sim import SimConfig, simulate_session
 from loaders.shadows import ShadowOrder, ShadowPlan
@@ -234,7 +234,8 @@ def rest_for(
 
         state, filled = jax.lax.scan(look, state, actions)
         cost = params.initial_cash - state.ledger.cash
-        return filled, params.tape.price[row, side, 0].astype(jnp.int32), params.tape.size[row, side, 0], cost
+        best = params.tape.levels[row, side, 0]
+        return filled, best[PRICE], best[SIZE], cost
 
     return jax.vmap(episode)(market, time_ms, side)
 

@@ -2,13 +2,13 @@
 
 Bytes that a step must move at least, in a formula of shapes (`step_bytes`):
 
-    2 x state + observation + markets x (2 x row + features) + rhythm + look-ups x (5 + 1 + SCAN) x 4
+    2 x state + observation + markets x 2 x (levels + record) + rhythm + look-ups x (5 + 1 + SCAN) x 4
 
-`state` and `observation` are an episode's; a state is read and written. `row` is prices, sizes, entries, mark and restart of one
-row; orders are placed at one and meet another. `features` is what the tape knows of the observed row; with tier 2 an episode
-reads one `rhythm` of its session. A look-up finds the row at a time: five words of the track, a cell of the grid, and SCAN times.
-There is one a market on the fixed clock, and with tier 2 one an episode. What resting orders meet on the way is not in it, and
-a device moves whole cache lines for less: one over the share of the bandwidth is what a perfect program could gain at most.
+`state` and `observation` are an episode's; a state is read and written. `levels` and `record` are those of one row; orders are
+placed at one and meet another. With tier 2 an episode reads one `rhythm` of its session. A look-up finds the row at a time:
+five words of the track, a cell of the grid, and SCAN times. There is one a market on the fixed clock, and with tier 2 one an
+episode. What resting orders meet on the way is not in it, and a device moves whole cache lines for less: one over the share
+of the bandwidth is what a perfect program could gain at most.
 """
 
 from __future__ import annotations
@@ -260,10 +260,9 @@ def step_bytes(env: MarketAgnosticKalshiEnv, params: Any) -> int:
     tape, markets = params.tape, env.max_markets
     shapes = jax.eval_shape(env.reset, jax.random.key(0), params)
     observation, state = (sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree)) for tree in shapes)
-    row = sum(x.nbytes // len(x) for x in (tape.price, tape.size, tape.entry, tape.mark, tape.restart))
-    features, rhythm = (x.nbytes // len(x) for x in (tape.features, tape.rhythm))
+    levels, record, rhythm = (x.nbytes // len(x) for x in (tape.levels, tape.record, tape.rhythm))
     lookups = markets * (not params.event_clock) + env.temporal_features
-    known = markets * (2 * row + features) + rhythm * env.temporal_features
+    known = markets * 2 * (levels + record) + rhythm * env.temporal_features
     return 2 * state + observation + known + lookups * (tape.track.shape[1] + 1 + SCAN) * WORD
 
 

@@ -27,7 +27,7 @@ from kalshi_jax.params import make_params
 from kalshi_jax.reward import marks, new_shaping, no_parts, reward, shape
 from kalshi_jax.spaces import Choices, Observations
 from kalshi_jax.state import EnvParams, EnvState, Fees, no_orders, nothing_taken
-from kalshi_jax.tape import DOLLAR, END_OF_TIME, is_closed, is_settled, once, row_at
+from kalshi_jax.tape import DOLLAR, END_OF_TIME, RESTART, best_bids, is_closed, is_settled, once, row_at
 
 MAX_ORDER_SIZE = 100_000
 RESTARTS = 64  # one episode in so many may end in a step before all are drawn anew
@@ -210,7 +210,7 @@ class MarketAgnosticKalshiEnv(environment.Environment[EnvState, EnvParams]):
             ledger just before the new orders.
         """
         tape, zero = params.tape, jnp.zeros((), jnp.int32)
-        best = tape.price[state.row, :, 0].astype(jnp.int32)
+        best = best_bids(tape, state.row)
         orders, kept = keep_orders(state.orders, intent, best, params.hold_cancels)
         sent = send_orders(tape, state.row, intent, kept)
         ledger, taken, here, met, missing = state.ledger, state.taken, state.row, Met(zero, zero), zero
@@ -221,7 +221,7 @@ class MarketAgnosticKalshiEnv(environment.Environment[EnvState, EnvParams]):
             here = row_at(tape, state.markets, jnp.minimum(arrival_ms, state.end_ms))
             ledger, orders, taken, met = meet_rows(params, ledger, state.orders, taken, state.row, here, fees)
             late = arrival_ms > state.end_ms
-            lost = late | (tape.restart[state.row] <= here)
+            lost = late | (tape.record[state.row, RESTART] <= here)
             missing = ((sent.intent.size > 0) & lost[:, None]).sum()
             sent = arrive(tape, here, sent, lost)
             gone = (stay.price == 0) & ~late

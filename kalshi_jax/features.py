@@ -18,7 +18,20 @@ from kalshi_jax.actions import DIRECTION, REDUCES, WAITS, num_actions, resting_s
 from kalshi_jax.ledger import collateral
 from kalshi_jax.sequences import SEQUENCE_FEATURES, imbalance, sequence_features
 from kalshi_jax.state import EnvState, Orders
-from kalshi_jax.tape import CENT, DOLLAR, END_OF_TIME, NO, NO_ROW, START, YES, Tape, locate, once
+from kalshi_jax.tape import (
+    CENT,
+    DOLLAR,
+    END_OF_TIME,
+    NO,
+    NO_ROW,
+    START,
+    YES,
+    Tape,
+    best_bids,
+    features_of,
+    locate,
+    once,
+)
 
 BOOK_FEATURES = (
     "yes_mid",
@@ -41,6 +54,7 @@ TIME_FEATURES = (
     "momentum_10s",
     "momentum_60s",
 )
+RHYTHM = 4  # figures of when a track changed: see `rhythm_of`
 FEATURE_NAMES = BOOK_FEATURES + TIME_FEATURES + SEQUENCE_FEATURES
 ORDER_FEATURES = ("resting", "distance", "queue_ahead")
 HOLDING_FEATURES = ("position", "average_cost", "unrealized_pnl", "time_to_close")
@@ -48,6 +62,7 @@ OVERALL_FEATURES = ("cash", "value", "exposure", "time_left")
 
 BURST_MS, ACTIVE_MS, QUIET_MS = 100, 5_000, 30_000
 WINDOWS_MS = (10_000, 60_000)
+ROW_FEATURES = len(BOOK_FEATURES) + len(SEQUENCE_FEATURES) + RHYTHM + len(WINDOWS_MS)  # see `row_features`
 CLOSE_SCALE = 14  # of log1p(s) to the close; 1, some two weeks, also where the close is not known
 
 
@@ -105,7 +120,7 @@ def build_observation(
     used = state.markets >= 0
     row = jnp.where(used, state.row, NO_ROW)
     book, sequences = len(BOOK_FEATURES), len(BOOK_FEATURES) + len(SEQUENCE_FEATURES)
-    of_rows = tape.features[row]
+    of_rows = features_of(tape, row)
     tiers = [of_rows[:, :book]]
     if temporal:
         tiers.append(time_features(tape, state.session, row, of_rows[:, sequences:], state.now_ms))
@@ -122,13 +137,13 @@ def build_observation(
 def row_features(
     time_ms: np.ndarray, price: np.ndarray, size: np.ndarray, mark: np.ndarray, track: np.ndarray
 ) -> np.ndarray:
-    """Compute `Tape.features`, f32[R, 42]: what observations need of a row and of its market's past; host code.
+    """Compute the features of `Tape.record`, f32[R, 42]: what observations need of a row and of its market's past; host code.
 
     Args:
         time_ms: i32[R], as in the tape; so are the next three.
-        price: i16[R, S, K].
+        price: i32[R, S, K].
         size: i32[R, S, K].
-        mark: i16[R, 2].
+        mark: i32[R, 2].
         track: i[n_markets, 2], first row and number of rows of each market.
 
     Returns:
@@ -259,7 +274,7 @@ def portfolio_features(
         ],
         axis=-1,
     )
-    here = jnp.take_along_axis(tape.price[row, :, 0].astype(jnp.int32), resting_side(orders.direction), axis=1)
+    here = jnp.take_along_axis(best_bids(tape, row), resting_side(orders.direction), axis=1)
     resting = orders.price > 0
     per_order = jnp.stack(
         [
@@ -293,7 +308,7 @@ def legal_actions(
     order_sizes: tuple[int, ...],
 ) -> jax.Array:
     """Tell which actions make sense: a book to trade with, a holding to sell, free cash for the best price, bool[M, O, A]."""
-    best = tape.price[row, :, 0].astype(jnp.int32)  # [M, S]
+    best = best_bids(tape, row)
     columns = [jnp.ones_like(used)]
     for size in order_sizes:
         for direction, waits, reduces in zip(DIRECTION.tolist(), WAITS.tolist(), REDUCES.tolist(), strict=True):

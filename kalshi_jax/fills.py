@@ -18,7 +18,7 @@ from kalshi_jax.fees import fee_weight, order_fee
 from kalshi_jax.ledger import Ledger, Trade, book_trades, closing_contracts
 from kalshi_jax.queues import QUEUE_MODELS
 from kalshi_jax.state import EnvParams, Fees, Orders, Taken
-from kalshi_jax.tape import DOLLAR, Tape, first_reach, highest_bid
+from kalshi_jax.tape import DOLLAR, RESTART, ROW, SIZE, STOP, TRADED, Tape, first_reach, highest_bid
 from kalshi_jax.walks import take_displayed
 
 
@@ -65,18 +65,21 @@ def meet_rows(
     A row at which a book begins anew, or closes, cancels what still rests there.
     """
     tape = params.tape
-    restart = tape.restart[before]
+    restart = tape.record[before, RESTART]
     until = jnp.minimum(after, restart - 1)
+    waits = orders.price > 0
+    prints = tape.trade_size.shape[0] > 0
     if params.certain_fill == "whole":
         due = reached(tape, orders, before, until)
         effective = jnp.broadcast_to(until[:, None], due.shape)
+        waits &= prints | ~due  # one that fills whole need not look at its queue
     else:
         opposite = taking_side(orders.direction)
         reach, due = first_reach(tape, opposite, before[:, None], until[:, None], DOLLAR - orders.price)
         due &= orders.price > 0
         effective = jnp.where(due, reach, until[:, None])
-    orders, traded = advance_queue(params, orders, until, effective)
-    if tape.trade_size.shape[0] > 0:
+    orders, traded = advance_queue(params, orders, waits, until, effective)
+    if prints:
         traded = trades_through(tape, orders, before, effective, traded)
     if params.certain_fill == "displayed":
         orders = replace(orders, front=jnp.where(due, 0, orders.front))
@@ -104,63 +107,74 @@ def rest_at(tape: Tape, entry: jax.Array, row: jax.Array, rests: jax.Array) -> j
     """Find levels' last changes up to `row` (i32[M]) from earlier ones, `entry` (i32[M, O]), where `rests` (bool[M, O])."""
 
     def behind(entry: jax.Array) -> jax.Array:
-        return (rests & (tape.entry_row[entry + 1] <= row[:, None])).any()
+        return (rests & (tape.entries[entry + 1, ROW] <= row[:, None])).any()
 
     def on(entry: jax.Array) -> jax.Array:
-        return entry + (rests & (tape.entry_row[entry + 1] <= row[:, None]))
+        return entry + (rests & (tape.entries[entry + 1, ROW] <= row[:, None]))
 
     return jax.lax.while_loop(behind, on, entry)
 
 
-def advance_queue(params: EnvParams, orders: Orders, row: jax.Array, effective: jax.Array) -> tuple[Orders, jax.Array]:
-    """Let every resting order meet the changes of its own level up to `row` (i32[M]), in order.
+def advance_queue(
+    params: EnvParams, orders: Orders, waits: jax.Array, row: jax.Array, effective: jax.Array
+) -> tuple[Orders, jax.Array]:
+    """Let every order that `waits` (bool[M, O]) meet the changes of its own level up to `row` (i32[M]), in order.
 
-    Changes later than `effective` (i32[M, O]) are passed without effect.
-    What trades took of a decrease comes off the front first and, beyond it, fills us; of the rest the queue model says how much
-    was ahead of us. Of several orders at one level the earlier slot fills first.
+    Changes later than `effective` (i32[M, O]) are passed without effect. What trades took of a decrease comes off the front first
+    and, beyond it, fills us; of the rest the queue model says how much was ahead of us. Of several orders at one level the
+    earlier slot fills first. An order at the front has nothing more to meet but trades: without any it stays where it was.
 
     Returns:
         The orders further ahead in their queues, and i32[M, O]: contracts that trades have filled.
     """
-    tape, upto = params.tape, jnp.where(orders.price > 0, row[:, None], -1)
+    tape, upto = params.tape, jnp.where(waits, row[:, None], -1)
     prints = tape.trade_size.shape[0] > 0
     model, slots = QUEUE_MODELS[params.queue_model], orders.price.shape[1]
     Carry = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
+    Own = tuple[Orders, jax.Array, jax.Array]
     Shared = tuple[Tape, jax.Array]
 
     def following(entry: jax.Array, tape: Tape) -> tuple[jax.Array, jax.Array]:
-        stop = tape.entry_stop[entry]
-        return stop, tape.entry_row[stop]
+        stop = tape.entries[entry, STOP]
+        return stop, tape.entries[stop, ROW]
 
-    def goes_on(carry: Carry, own: tuple[Orders, jax.Array, jax.Array], shared: Shared) -> jax.Array:
-        return (carry[2] <= own[1]).any()
+    def going(changed_at: jax.Array, front: jax.Array, upto: jax.Array) -> jax.Array:
+        return (changed_at <= upto) & (prints | (front > 0))
 
-    def meet(carry: Carry, own: tuple[Orders, jax.Array, jax.Array], shared: Shared) -> Carry:
+    def goes_on(carry: Carry, own: Own, shared: Shared) -> jax.Array:
+        return going(*carry[2:4], own[1]).any()
+
+    def meet(carry: Carry, own: Own, shared: Shared) -> Carry:
         (entry, stop, changed_at, front, filled), (orders, upto, effective), (tape, table) = carry, own, shared
-        passes = changed_at <= upto
+        passes = going(changed_at, front, upto)
         due = passes & (changed_at <= effective)
-        entry = jnp.where(passes, stop, entry)
-        after = tape.entry_size[stop]
+        after = tape.entries[stop, SIZE]
         if params.queue_model == "risk_averse" and not prints:
-            return entry, *following(entry, tape), jnp.where(due, jnp.minimum(front, after), front), filled
-        size = tape.entry_size[stop - 1]
-        traded = jnp.zeros_like(size)
-        if prints:
-            traded = jnp.minimum(tape.entry_traded[stop], jnp.maximum(size - after, 0))
-            reaching = jnp.where(due, jnp.maximum(traded - front, 0), 0)
-            got: list[jax.Array] = []
-            for o in range(slots):
-                same_level = (orders.price[:, [o]] == orders.price) & (orders.direction[:, [o]] == orders.direction)
-                earlier = sum((jnp.where(same_level[:, p], got[p], 0) for p in range(o)), jnp.zeros_like(stop[:, o]))
-                got.append(jnp.clip(reaching[:, o] - earlier, 0, orders.remaining[:, o] - filled[:, o]))
-            filled = filled + jnp.stack(got, axis=1)
-        ahead = jnp.maximum(front - traded, 0)
-        rest = jnp.maximum(size - traded - after, 0)
-        moved = model(ahead, jnp.maximum(size - traded - ahead, 0), rest, table)
-        return entry, *following(entry, tape), jnp.where(due, jnp.clip(ahead - moved, 0, after), front), filled
+            front = jnp.where(due, jnp.minimum(front, after), front)
+        else:
+            size = tape.entries[stop - 1, SIZE]
+            traded = jnp.zeros_like(size)
+            if prints:
+                traded = jnp.minimum(tape.entries[stop, TRADED], jnp.maximum(size - after, 0))
+                reaching = jnp.where(due, jnp.maximum(traded - front, 0), 0)
+                got: list[jax.Array] = []
+                for o in range(slots):
+                    same_level = (orders.price[:, [o]] == orders.price) & (orders.direction[:, [o]] == orders.direction)
+                    earlier = sum(
+                        (jnp.where(same_level[:, p], got[p], 0) for p in range(o)), jnp.zeros_like(stop[:, o])
+                    )
+                    got.append(jnp.clip(reaching[:, o] - earlier, 0, orders.remaining[:, o] - filled[:, o]))
+                filled = filled + jnp.stack(got, axis=1)
+            ahead = jnp.maximum(front - traded, 0)
+            rest = jnp.maximum(size - traded - after, 0)
+            moved = model(ahead, jnp.maximum(size - traded - ahead, 0), rest, table)
+            front = jnp.where(due, jnp.clip(ahead - moved, 0, after), front)
+        entry = jnp.where(passes, stop, entry)
+        return entry, *following(entry, tape), front, filled
 
     met = while_any(goes_on, meet)
-    begin = (orders.entry, *following(orders.entry, tape), orders.front, jnp.zeros_like(orders.front))
+    entry = jnp.where(upto >= 0, orders.entry, 0)  # an entry that nobody needs is not looked up all over memory
+    begin = (entry, *following(entry, tape), orders.front, jnp.zeros_like(orders.front))
     entry, _, _, front, filled = met(begin, (orders, upto, effective), (tape, params.queue_table))
     return replace(orders, entry=entry, front=front), filled
 

@@ -17,7 +17,7 @@ from kalshi_jax.env import MarketAgnosticKalshiEnv
 from kalshi_jax.ledger import Ledger
 from kalshi_jax.orders import keep_orders, place_orders, send_orders
 from kalshi_jax.state import EnvParams, EnvState, Orders, Taken
-from kalshi_jax.tape import CENT, DOLLAR
+from kalshi_jax.tape import CENT, DOLLAR, best_bids
 from kalshi_jax.walks import walk_book
 
 
@@ -131,7 +131,7 @@ def _plan(env: MarketAgnosticKalshiEnv, params: EnvParams, state: EnvState, acti
     tape = params.tape
     fees = jax.tree.map(lambda x: x[jnp.maximum(state.markets, 0)], params.fees)
     intent = decode(action, env.order_sizes, state.markets >= 0)
-    best = tape.price[state.row, :, 0].astype(jnp.int32)
+    best = best_bids(tape, state.row)
     orders, affirmed = keep_orders(state.orders, intent, best, params.hold_cancels)
     kept = orders
     sent = send_orders(tape, state.row, intent, affirmed)

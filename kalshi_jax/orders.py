@@ -12,7 +12,7 @@ from kalshi_jax.actions import Intent, resting_side, taking_side
 from kalshi_jax.fills import maker_fee, reserved_cash, rest_at
 from kalshi_jax.ledger import MAX_WEALTH, Ledger, book_trades, cash_change, closing_contracts
 from kalshi_jax.state import Fees, Orders, Taken
-from kalshi_jax.tape import DOLLAR, Tape, once
+from kalshi_jax.tape import DOLLAR, ENTRY, SIZE, Tape, once
 from kalshi_jax.walks import deepest_bid, walk_book
 
 
@@ -61,12 +61,12 @@ def send_orders(tape: Tape, row: jax.Array, intent: Intent, kept: jax.Array) -> 
     A WAIT order is a post-only limit at the best bid of its side. A NOW order takes whatever is displayed.
     """
     side = resting_side(intent.direction)
-    best = tape.price[row[:, None], side, 0].astype(jnp.int32)
+    best = tape.record[row[:, None], side]
     sends = ~kept & ~(intent.waits & (best == 0))
     return Sent(
         intent=replace(intent, size=jnp.where(sends, intent.size, 0)),
         limit=jnp.where(intent.waits, best, 0),
-        entry=tape.entry[row[:, None], side, 0],
+        entry=tape.levels[row[:, None], side, 0, ENTRY],
     )
 
 
@@ -121,7 +121,7 @@ def place_orders(
         cash_move = cash_change(ledger.position, trade)
         position_if = ledger.position + direction * trade.contracts
         joins = waits & (size > 0)
-        crosses = joins & (tape.price[row, taking_side(direction), 0] >= DOLLAR - price)
+        crosses = joins & (tape.record[row, taking_side(direction)] >= DOLLAR - price)
         hold_back = jnp.where(reduces, 0, price * size) + maker_fee(fees, price, size)
         more_wealth = jnp.where(
             waits, DOLLAR * size, cash_move + DOLLAR * (jnp.abs(position_if) - jnp.abs(ledger.position))
@@ -153,7 +153,7 @@ def place_orders(
             reduces=reduces,
             remaining=size,
             filled=jnp.zeros_like(size),
-            front=tape.entry_size[sent.entry[:, o]],
+            front=tape.entries[jnp.where(joins, sent.entry[:, o], 0), SIZE],
             entry=sent.entry[:, o],
         )
         joins = ok & waits

@@ -12,7 +12,7 @@ from kalshi_jax.fees import MAX_RATE
 from kalshi_jax.ledger import MAX_WEALTH
 from kalshi_jax.queues import QUEUE_MODELS, queue_stops, queue_table
 from kalshi_jax.state import EnvParams, Fees, ShapingWeights
-from kalshi_jax.tape import DOLLAR, NO_ROW, Tape
+from kalshi_jax.tape import DOLLAR, NO_ROW, STOP, Tape
 
 MARKS = ("mid", "exit")
 CERTAIN_FILLS = ("whole", "displayed")
@@ -105,8 +105,9 @@ def make_params(
     shaping = [risk_weight, timing_weight, discovery_weight]
     _require(bool(np.isfinite(shaping).all()), "reward weights", shaping, "finite numbers")
     if queue_model != "risk_averse":
-        entries = (np.asarray(x) for x in (tape.entry_row, tape.entry_size, tape.entry_traded))
-        tape = replace(tape, entry_stop=jnp.asarray(queue_stops(queue_model, *entries)))
+        entries = np.array(tape.entries)
+        entries[:, STOP] = queue_stops(queue_model, entries)
+        tape = replace(tape, entries=jnp.asarray(entries))
     return EnvParams(
         tape=tape,
         fees=Fees(*taker, *(maker if resting_pays else (None, None))),

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kalshi_jax.ledger import multiply_divide
-from kalshi_jax.tape import END_OF_TIME
+from kalshi_jax.tape import END_OF_TIME, ROW, SIZE, TRADED
 
 SHARE_BITS = 14
 SHARES = 1 << SHARE_BITS  # parts of a whole in which the place in the queue and the share off the front are counted
@@ -36,8 +36,7 @@ def power(front: jax.Array, back: jax.Array, decrease: jax.Array, table: jax.Arr
     """It was behind us with chance b^n / (b^n + f^n): the share off the front from a table over f / (f + b), i32[...]."""
     total = front + back
     shift = jnp.maximum(32 - jax.lax.clz(total) - 17, 0)
-    place = jax.lax.div((front >> shift) * SHARES, jnp.maximum(total >> shift, 1))  # below 2**31
-    share = table[place]
+    share = table[multiply_divide(jnp.asarray(SHARES), front >> shift, jnp.maximum(total >> shift, 1))]
     return (decrease >> SHARE_BITS) * share + ((decrease & (SHARES - 1)) * share >> SHARE_BITS)
 
 
@@ -72,18 +71,20 @@ def queue_table(model: str, exponent: float) -> np.ndarray:
     return np.zeros(1, np.int32)
 
 
-def queue_stops(model: str, row: np.ndarray, size: np.ndarray, traded: np.ndarray) -> np.ndarray:
-    """Find `Tape.entry_stop` of entries: for each, the next of its level that can move a queue, or the sentinel; host code.
+def queue_stops(model: str, entries: np.ndarray) -> np.ndarray:
+    """Find column STOP of `Tape.entries`: for each, the next of its level that can move a queue, or the sentinel; host code.
 
     Those are the decreases and the trades. Under the risk-averse model a queue's front is the lowest that the level has been
     since: only an entry with fewer contracts than here can move it.
 
     Args:
         model: of the queue.
-        row: i32[N], as in the tape; so are the next two.
-        size: i32[N].
-        traded: i32[N].
+        entries: i32[N, 4], as in the tape.
+
+    Returns:
+        i32[N].
     """
+    row, size, traded = entries[:, ROW], entries[:, SIZE], entries[:, TRADED]
     count = len(row)
     ends = row == END_OF_TIME
     stops = ends | (traded > 0)

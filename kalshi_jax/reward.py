@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from kalshi_jax.actions import PRIMITIVES, Intent
 from kalshi_jax.state import Shaping, ShapingWeights
-from kalshi_jax.tape import DOLLAR, Tape
+from kalshi_jax.tape import DOLLAR, MARK, Tape
 
 PER_DOLLAR = 0.01
 FREE_TRADES = 5
@@ -97,7 +97,7 @@ def marks(tape: Tape, row: jax.Array, position: jax.Array, kind: str) -> jax.Arr
         position: i32[M]; only the exit mark depends on it.
         kind: "mid", floor((bid + ask) / 2), or "exit", what the book would pay.
     """
-    bid, ask = tape.mark[row, 0].astype(jnp.int32), tape.mark[row, 1].astype(jnp.int32)
+    bid, ask = tape.record[row, MARK.start], tape.record[row, MARK.start + 1]
     if kind == "mid":
         return (bid + ask) >> 1
     return jnp.where(position >= 0, bid, ask)

@@ -36,9 +36,9 @@ def sequence_features(price: np.ndarray, size: np.ndarray, mark: np.ndarray, fir
     A change is a row of the market. Where there are fewer than a window's, what there is counts; where there is none, 0.
 
     Args:
-        price: i16[R, S, K], as in the tape; so are the next two.
+        price: i32[R, S, K], as in the tape; so are the next two.
         size: i32[R, S, K].
-        mark: i16[R, 2].
+        mark: i32[R, 2].
         first_rows: i[n_markets], the first row of each market, ascending.
     """
     rows = np.arange(len(mark))

@@ -6,6 +6,8 @@ moment of any market can be a beginning. `loaders` builds it; it travels in `Env
 
 from __future__ import annotations
 
+from dataclasses import fields
+from functools import partial
 from typing import TypeVar
 
 import jax
@@ -18,8 +20,13 @@ _Tree = TypeVar("_Tree")
 CENT = 100  # money and prices are integers of 0.01 cent
 DOLLAR = 10_000
 START, LENGTH, CELL, SHIFT, LAST_MS = range(5)  # columns of Tape.track
+ROW, SIZE, TRADED, STOP = range(4)  # columns of Tape.entries
+PRICE, ENTRY = 0, 2  # columns of Tape.levels, with SIZE between them
+MARK, RESTART, FEATURES = slice(2, 4), 4, 6  # columns of Tape.record, after a best bid a side; features are its last
 YES, NO = 0, 1  # the side axis S: bids for YES, bids for NO
-SCAN = 16  # positions of a track that are read at once; every tape has as many to spare at its end
+LINE = 16  # words of a cache line
+NOT_FINITE = 2**31 - 1  # bits of no finite float32
+SCAN = 4  # positions of a track that are read at once; every tape has as many to spare at its end
 NO_ROW = 0  # row 0 of every tape is an empty book: what a market shows before its first change
 END_OF_TIME = 2**31 - 1  # time of padded rows, row of sentinel entries, close time of a market that has none
 VOID, NO_RESULT, OPEN = -1, -2, -3  # in place of a result: returned at cost; closed, not known; not closed by the end
@@ -33,7 +40,7 @@ class Tape:
     market by market, in time order. A *track* is a time-ordered run of `time_ms`: the rows of a market (tracks 0 to
     n_markets - 1), or the distinct change times over all markets of a session (the tracks after those).
     An *entry* is one change of one price level of a market. Entries of a level lie together in time order and end with a
-    sentinel (`entry_row == END_OF_TIME`).
+    sentinel (whose ROW is END_OF_TIME).
     """
 
     # -- tracks
@@ -45,19 +52,21 @@ class Tape:
     )  # i32[C], positions of the track, from its start, before a cell of 2**shift ms; one closing cell each
 
     # -- rows
-    price: jax.Array  # i16[R, S, K], 0.01 cent; bid prices, best first; 0: no level
-    size: jax.Array  # i32[R, S, K], whole contracts (the fraction is floored) resting at that bid; 0 where price is 0
-    entry: jax.Array  # i32[R, S, K], entry of the level's last change up to this row; 0 (a sentinel) where price is 0
-    mark: jax.Array  # i16[R, 2], best YES bid (0 if missing) and ask (10,000); both missing: of the last quoted row
+    # What is read together lies together: a step waits for memory more than for anything else.
+    levels: (
+        jax.Array
+    )  # i32[R, S, K, 3], bids, best first: the price in 0.01 cent, whole contracts (the fraction is floored),
+    # and the entry of the level's last change up to this row; all 0 (a sentinel) where there is no level
+    record: (
+        jax.Array
+    )  # i32[R, 48]: best bid of each side (0: none); mark: best YES bid (0 if missing) and ask (10,000), both
+    # missing: of the last quoted row; the market's next row that cancels resting orders: its book begins anew, or it closes;
+    # 0; and the bits of 42 features, f32: see `features.row_features`
     best_max: jax.Array  # i16[L, R, S], sparse table: highest best bid over rows r .. r + 2**l - 1 of the market
-    features: jax.Array  # f32[R, 42], what observations need of a row: see `features.row_features`
-    restart: jax.Array  # i32[R], the market's next row that cancels resting orders: its book begins anew, or it closes
 
     # -- entries
-    entry_row: jax.Array  # i32[N_entries], the row of the change
-    entry_size: jax.Array  # i32[N_entries], whole contracts at the level after it
-    entry_traded: jax.Array  # i32[N_entries], whole contracts of its decrease that trade prints explain
-    entry_stop: jax.Array  # i32[N_entries], the level's next entry that can move a queue: see `queues.queue_stops`
+    entries: jax.Array  # i32[N_entries, 4]: the row of the change, whole contracts at the level after it, those of its
+    # decrease that trade prints explain, and the level's next entry that can move a queue (see `queues.queue_stops`)
 
     # -- trades: what trade prints explain of decreases, by market side, in time order and best price first
     trade_count: (
@@ -77,6 +86,36 @@ class Tape:
     session_markets: jax.Array  # i32[n_sessions]
 
     bisections: int = struct.field(pytree_node=False, default=0)  # of a grid cell, until SCAN positions are left
+
+    @classmethod
+    def array_names(cls) -> list[str]:
+        """Name the arrays, in their order."""
+        return [field.name for field in fields(cls) if field.metadata.get("pytree_node", True)]
+
+    @property
+    def price(self) -> jax.Array:
+        """Bid prices, i32[R, S, K]; this and the next are columns, for the host: a step reads what they are columns of."""
+        return self.levels[..., PRICE]
+
+    @property
+    def size(self) -> jax.Array:
+        """Whole contracts at the levels, i32[R, S, K]."""
+        return self.levels[..., SIZE]
+
+    @property
+    def entry(self) -> jax.Array:
+        """The levels' last changes, i32[R, S, K]."""
+        return self.levels[..., ENTRY]
+
+    @property
+    def mark(self) -> jax.Array:
+        """Best YES bid and ask, i32[R, 2]."""
+        return self.record[:, MARK]
+
+    @property
+    def restart(self) -> jax.Array:
+        """Next rows that cancel resting orders, i32[R]."""
+        return self.record[:, RESTART]
 
     @property
     def track_start(self) -> jax.Array:
@@ -155,6 +194,29 @@ def once(tape: Tape, values: _Tree) -> _Tree:
         return jax.lax.cond(tape.track[0, START] >= 0, lambda x: x, lambda x: jax.tree.map(jnp.zeros_like, x), values)
 
     return jax.lax.platform_dependent(values, cpu=on_cpu, default=jax.lax.optimization_barrier)
+
+
+def best_bids(tape: Tape, row: jax.Array) -> jax.Array:
+    """Read the best bids of rows (i32[...]), i32[..., S] in 0.01 cent, 0 where there is none."""
+    return tape.record[row, :2]
+
+
+def features_of(tape: Tape, row: jax.Array) -> jax.Array:
+    """Read the features of rows (i32[...]), f32[..., 42].
+
+    On a CPU a loop that reads many neighbours for each of many rows waits for memory again and again. One that reads a single
+    word of each cache line, and does nothing else, has many reads on their way at once: it goes first.
+    """
+    if is_traced(row):
+        row = jax.lax.platform_dependent(row, cpu=partial(_fetch, tape), default=lambda row: row)
+    return jax.lax.bitcast_convert_type(tape.record[row, FEATURES:], jnp.float32)
+
+
+def _fetch(tape: Tape, row: jax.Array) -> jax.Array:
+    words = [tape.record[row, word] for word in range(0, tape.record.shape[1], LINE)]
+    return once(
+        tape, jnp.where(sum(word == NOT_FINITE for word in words) > 0, NO_ROW, row)
+    )  # no word is, but who knows
 
 
 def slices(values: jax.Array, start: jax.Array, count: int) -> jax.Array:

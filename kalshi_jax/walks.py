@@ -20,7 +20,7 @@ from kalshi_jax.batching import over_markets
 from kalshi_jax.fees import fee_weight, order_fee
 from kalshi_jax.ledger import Trade, closing_contracts
 from kalshi_jax.state import Fees, Taken
-from kalshi_jax.tape import DOLLAR, Tape, once
+from kalshi_jax.tape import DOLLAR, ENTRY, PRICE, ROW, SIZE, Tape, once
 
 Columns = list[jax.Array]
 
@@ -121,14 +121,14 @@ def _walk(
     Returns:
         The walk, and the memory's free places, bool[M, C].
     """
-    levels = min(taken.entry.shape[1], tape.price.shape[2])
-    entry = tape.entry[row, side, :levels]
-    changed = tape.entry_row[taken.entry + 1] <= row[:, None]
+    levels = min(taken.entry.shape[1], tape.levels.shape[2])
+    here = tape.levels[row, side, :levels]
+    price, size, entry = here[..., PRICE], here[..., SIZE], here[..., ENTRY]
+    changed = tape.entries[jnp.where(taken.contracts > 0, taken.entry + 1, 0), ROW] <= row[:, None]
     free = (taken.contracts == 0) | changed
     gone = jnp.zeros_like(entry)
     for c in range(free.shape[1]):
         gone += jnp.where(taken.entry[:, c, None] == entry, taken.contracts[:, c, None], 0)
-    price, size = tape.price[row, side, :levels].astype(jnp.int32), tape.size[row, side, :levels]
 
     room, left = sum(_columns(free.astype(jnp.int32))), contracts
     takes, further = [], []

@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from loaders.index import MarketInfo, SessionInfo, TapeIndex
 from loaders.statistics import MarketStatistics, SessionStatistics
 from loaders.tapes import to_device
 
-FORMAT, VERSION = "kalshi-jax tape", 5
+FORMAT, VERSION = "kalshi-jax tape", 6
 MANIFEST, INDEX, LOCK = "manifest.json", "index.json", ".kalshi-jax-lock"
 DATA = "tape-"  # how the names of data folders begin
 
@@ -84,7 +84,7 @@ def replace_store(folder: str | Path, tape: Tape, index: TapeIndex, made_from: M
     building = folder / f"{DATA}{uuid.uuid4().hex}"
     building.mkdir()
     try:
-        for name in _array_names():
+        for name in Tape.array_names():
             with (building / f"{name}.npy").open("wb") as file:
                 np.save(file, np.asarray(getattr(tape, name)))
                 file.flush()
@@ -143,7 +143,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
 
 
 def _read_data(folder: Path, sums: Mapping[str, int]) -> tuple[Tape, TapeIndex]:
-    files = [folder / INDEX, *(folder / f"{name}.npy" for name in _array_names())]
+    files = [folder / INDEX, *(folder / f"{name}.npy" for name in Tape.array_names())]
     for file in files:
         if file.name not in sums or not file.is_file():
             raise DataError(f"{file}: missing from the store: build it again")
@@ -193,10 +193,6 @@ def _sync_folder(folder: Path) -> None:
 
 def _checksum(file: Path) -> int:
     return zlib.crc32(np.memmap(file, np.uint8, "r").data) if file.stat().st_size else 0
-
-
-def _array_names() -> list[str]:
-    return [field.name for field in fields(Tape) if field.name != "bisections"]
 
 
 def _index_to_json(index: TapeIndex) -> dict[str, list]:

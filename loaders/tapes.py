@@ -8,15 +8,31 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields
 
 import jax
 import numpy as np
 from numpy.typing import DTypeLike
 
-from kalshi_jax.features import rhythm_of, row_features
+from kalshi_jax.features import ROW_FEATURES, rhythm_of, row_features
 from kalshi_jax.queues import queue_stops
-from kalshi_jax.tape import CENT, DOLLAR, END_OF_TIME, NO, SCAN, YES, Tape
+from kalshi_jax.tape import (
+    CENT,
+    DOLLAR,
+    END_OF_TIME,
+    ENTRY,
+    FEATURES,
+    MARK,
+    NO,
+    PRICE,
+    RESTART,
+    ROW,
+    SCAN,
+    SIZE,
+    STOP,
+    TRADED,
+    YES,
+    Tape,
+)
 from loaders.catalogue import SessionFilter
 from loaders.closes import close_markets
 from loaders.events import HUNDREDTHS, DataError, Events
@@ -26,6 +42,7 @@ from loaders.replay import BATCH, PRICES, Replay, replay, split_counts, top_entr
 from loaders.strict import refuse_repairs
 
 DEPTH = 10  # book levels K of a row
+WORDS = FEATURES + ROW_FEATURES  # of a record
 LARGEST_SIZE = 2**31 - 1  # whole contracts
 ALIGNMENT = 64  # bytes: XLA's own
 Progress = Callable[[int, int, str], None]  # sessions done, sessions in all (0: unknown), the last one's id
@@ -153,7 +170,7 @@ def _select(
     tape: Tape, index: TapeIndex, infos: list[SessionInfo], skipped: list[SessionInfo]
 ) -> tuple[Tape, TapeIndex]:
     """Make a tape of the markets of `infos`, sessions of the tape with all or some of their tickers."""
-    host = {field.name: np.asarray(getattr(tape, field.name)) for field in fields(tape) if field.name != "bisections"}
+    host = {name: np.asarray(getattr(tape, name)) for name in Tape.array_names()}
     ids = [index.sessions[session].session_id for session in index.session_of_market]
     number = {place: market for market, place in enumerate(zip(ids, index.tickers, strict=True))}
     markets = np.array([number[info.session_id, ticker] for info in infos for ticker in info.tickers])
@@ -163,17 +180,16 @@ def _select(
     row, entry, trades = 1, 1, []
     for begin, count, span in zip(begins.tolist(), lengths.tolist(), spans, strict=True):
         source, target = slice(begin, begin + count), slice(row, row + count)
-        for name in ("time_ms", "price", "size", "mark"):
+        for name in ("time_ms", "levels", "record"):
             arrays[name][target] = host[name][source]
-        entries = host["entry"][source]
-        arrays["entry"][target] = np.where(entries > 0, entries - span.start + entry, 0)
-        restart = host["restart"][source]
-        arrays["restart"][target] = np.where(restart < END_OF_TIME, restart - begin + row, END_OF_TIME)
-        moved = host["entry_row"][span]
+        last = arrays["levels"][target, :, :, ENTRY]
+        last += np.where(last > 0, entry - span.start, 0)
+        restart = arrays["record"][target, RESTART]
+        restart += np.where(restart < END_OF_TIME, row - begin, 0)
         size = span.stop - span.start
-        arrays["entry_row"][entry : entry + size] = np.where(moved < END_OF_TIME, moved - begin + row, END_OF_TIME)
-        for name in ("entry_size", "entry_traded"):
-            arrays[name][entry : entry + size] = host[name][span]
+        moved = arrays["entries"][entry : entry + size]
+        moved[:] = host["entries"][span]
+        moved[:, ROW] += np.where(moved[:, ROW] < END_OF_TIME, row - begin, 0)
         trades.append(_trades_of(host, begin, count, row))
         row, entry = row + count, entry + size
     return _finish(arrays, infos, skipped, lengths, np.concatenate(trades))
@@ -182,8 +198,9 @@ def _select(
 def _entry_spans(tape: dict[str, np.ndarray], markets: np.ndarray) -> list[slice]:
     """Find where the entries of some markets (i64[n]) lie, each with its last sentinel; a market's lie together."""
     count = len(tape["market_session"])
-    changes = np.flatnonzero(tape["entry_row"] < END_OF_TIME)  # market by market, as the tape has them
-    owner = np.searchsorted(tape["track"][:count, 0], tape["entry_row"][changes], side="right") - 1
+    rows = tape["entries"][:, ROW]
+    changes = np.flatnonzero(rows < END_OF_TIME)  # market by market, as the tape has them
+    owner = np.searchsorted(tape["track"][:count, 0], rows[changes], side="right") - 1
     first, stop = (np.searchsorted(owner, markets, side=side) for side in ("left", "right"))
     return [
         slice(int(changes[a]), int(changes[b - 1]) + 2) if a < b else slice(0, 0)
@@ -224,14 +241,13 @@ def _finish(
     markets = np.array([len(info.tickers) for info in infos], np.int32)
     first_market = np.cumsum(markets, dtype=np.int32) - markets
     bisections = _add_tracks(arrays, starts, lengths, first_market, markets)
-    entries = (arrays[name] for name in ("entry_row", "entry_size", "entry_traded"))
-    arrays["entry_stop"] = queue_stops("risk_averse", *entries)
+    arrays["entries"][:, STOP] = queue_stops("risk_averse", arrays["entries"])
     arrays["market_session"] = np.repeat(np.arange(len(infos), dtype=np.int32), markets)
     arrays["session_first_market"], arrays["session_markets"] = first_market, markets
     arrays |= _market_facts(infos) | _trades(trades, starts, rows)
     # the largest come last: all that needs memory for a while is done by then
-    arrays["best_max"] = _range_maxima(arrays["price"][:, :, 0], int(lengths.max()))
-    arrays["features"] = _row_features(arrays, starts, lengths)
+    arrays["best_max"] = _range_maxima(arrays["record"][:, :2], int(lengths.max()))
+    _add_features(arrays, starts, lengths)
     index = TapeIndex(infos, [ticker for info in infos for ticker in info.tickers], arrays["market_session"], skipped)
     return to_device(arrays, bisections), index
 
@@ -266,18 +282,21 @@ def _add_tracks(
     return bisections
 
 
-def _row_features(arrays: dict[str, np.ndarray], starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Compute `Tape.features`, some markets at a time; padded rows have none (0)."""
-    rows, features = len(arrays["price"]), None
+def _add_features(arrays: dict[str, np.ndarray], starts: np.ndarray, lengths: np.ndarray) -> None:
+    """Add their features to the records, some markets at a time; padded rows have none (0)."""
+    features = arrays["record"][:, FEATURES:].view(np.float32)
     for group in split_counts(lengths, BATCH):
         first, stop = int(starts[group[0]]) - 1, int(starts[group[-1]] + lengths[group[-1]])
-        books = {name: arrays[name][first:stop] for name in ("time_ms", "price", "size", "mark")}
+        levels, record = arrays["levels"][first:stop], arrays["record"][first:stop]
         # the row before the first market stands for NO_ROW, which it is for the tape's first market
-        part = row_features(**books, track=np.stack([starts[group] - first, lengths[group]], axis=1))
-        features = _zeros((rows, part.shape[1]), part.dtype) if features is None else features
+        part = row_features(
+            arrays["time_ms"][first:stop],
+            levels[..., PRICE],
+            levels[..., SIZE],
+            record[:, MARK],
+            track=np.stack([starts[group] - first, lengths[group]], axis=1),
+        )
         features[first + (first > 0) : stop] = part[int(first > 0) :]
-    assert features is not None, "a tape has a market"
-    return features
 
 
 # -- writing rows and entries
@@ -304,20 +323,17 @@ def _empty_arrays(rows: int, entries: int) -> dict[str, np.ndarray]:
     rows, entries = _bucket(rows + 1), _bucket(entries + 1)
     if max(rows, entries) >= END_OF_TIME:
         raise DataError(f"{rows} rows and {entries} entries: expected fewer than 2**31; load fewer sessions at once")
-    mark = _zeros((rows, 2), np.int16)
-    mark[:, 1] = DOLLAR
+    record = _zeros((rows, WORDS), np.int32)
+    record[:, MARK], record[:, RESTART] = (0, DOLLAR), END_OF_TIME
     time = np.full(rows, END_OF_TIME, np.int32)
     time[0] = 0
+    changes = _zeros((entries, 4), np.int32)
+    changes[:, ROW] = END_OF_TIME
     return {
         "time_ms": time,
-        "price": _zeros((rows, 2, DEPTH), np.int16),
-        "size": _zeros((rows, 2, DEPTH), np.int32),
-        "entry": _zeros((rows, 2, DEPTH), np.int32),
-        "mark": mark,
-        "restart": np.full(rows, END_OF_TIME, np.int32),
-        "entry_row": np.full(entries, END_OF_TIME, np.int32),
-        "entry_size": np.zeros(entries, np.int32),
-        "entry_traded": np.zeros(entries, np.int32),
+        "levels": _zeros((rows, 2, DEPTH, 3), np.int32),
+        "record": record,
+        "entries": changes,
     }
 
 
@@ -355,25 +371,24 @@ def _write_session(
     begins = np.append(True, changes.level[1:] != changes.level[:-1])[: len(changes.level)]
     number = np.arange(len(changes.level))
     place = entry + number + np.cumsum(begins) - 1  # one sentinel after each level before
-    arrays["entry_row"][place] = row + changes.step
-    arrays["entry_size"][place] = contracts
-    arrays["entry_traded"][place] = traded // HUNDREDTHS
+    for column, found in ((ROW, row + changes.step), (SIZE, contracts), (TRADED, traded // HUNDREDTHS)):
+        arrays["entries"][place, column] = found
     # by entry number counted from 1, as top_entries gives them; 0 is no level
-    price = np.append(0, changes.level % PRICES).astype(np.int16)
-    size = np.append(0, contracts).astype(np.int32)
-    entry_place = np.append(0, place).astype(np.int32)
+    columns = {PRICE: changes.level % PRICES, SIZE: contracts, ENTRY: place}
+    shown = {column: np.append(0, values).astype(np.int32) for column, values in columns.items()}
     for at, side, top in top_entries(replayed, DEPTH):
-        for name, values in (("price", price), ("size", size), ("entry", entry_place)):
-            arrays[name][row + at, side] = values[top]
+        for column, values in shown.items():
+            arrays["levels"][row + at, side, :, column] = values[top]
     rows = slice(row, row + len(time))
     arrays["time_ms"][rows] = time
-    arrays["mark"][rows] = _marks(replayed)
-    arrays["restart"][rows] = _next_restarts(replayed, row)
+    record = arrays["record"][rows]
+    record[:, :2], record[:, MARK] = replayed.best.T, _marks(replayed)
+    record[:, RESTART] = _next_restarts(replayed, row)
     return _session_trades(replayed, traded, row)
 
 
 def _marks(replayed: Replay) -> np.ndarray:
-    """Give best YES bid and ask of each row, i16[R, 2]; of the market's last row with a level where both sides are empty."""
+    """Give best YES bid and ask of each row, i[R, 2]; of the market's last row with a level where both sides are empty."""
     best, number = replayed.best, np.arange(len(replayed.time_ms))
     quoted = np.maximum.accumulate(np.where((best > 0).any(axis=0), number, -1))
     begin = np.repeat(replayed.first_row[:-1], np.diff(replayed.first_row))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kalshi_jax import MarketAgnosticKalshiEnv
+from kalshi_jax.tape import ROW, SIZE
 from loaders import load_tape
 from tests.reference.frames import numbered, random_frames, write_recording
 
@@ -40,14 +41,15 @@ def without_numbers(tape, state):
     row = np.where(state.row > 0, state.row - first, -1)
     resting = state.orders.price > 0
     entry = np.where(resting, state.orders.entry, 0)
-    follows = np.asarray(tape.entry_row)[entry + 1]
+    row_of, size_of = np.asarray(tape.entries)[:, [ROW, SIZE]].T
+    follows = row_of[entry + 1]
     taken = np.where(state.taken.contracts > 0, state.taken.entry, 0)
     about = (
-        np.asarray(tape.entry_size)[entry],
+        size_of[entry],
         np.where(follows == 2**31 - 1, -1, follows - first[..., None]) * resting,
-        np.asarray(tape.entry_row)[entry] - first[..., None] * resting,
-        np.asarray(tape.entry_size)[taken],
-        np.where(taken > 0, np.asarray(tape.entry_row)[taken] - first[..., None], 0),
+        row_of[entry] - first[..., None] * resting,
+        size_of[taken],
+        np.where(taken > 0, row_of[taken] - first[..., None], 0),
     )
     nowhere = {
         "markets": jnp.zeros_like(state.markets),

@@ -18,6 +18,7 @@ from kalshi_jax.features import (
     split_portfolio,
 )
 from kalshi_jax.sequences import HISTORY, SEQUENCE_FEATURES, sequence_features
+from kalshi_jax.tape import features_of
 from loaders import load_tape
 from tests.reference.books import SIDES, Market, Session, replay
 from tests.reference.frames import numbered, random_frames, snapshot, write_recording
@@ -225,7 +226,7 @@ def rows_of(tape, market):
 
 def tier_3(tape, rows):
     columns = slice(len(BOOK_FEATURES), len(BOOK_FEATURES) + len(SEQUENCE_FEATURES))
-    return np.asarray(tape.features)[rows, columns]
+    return np.asarray(features_of(tape, np.arange(len(tape.record))[rows]))[..., columns]
 
 
 def test_sequences_of_extreme_books_equal_a_slow_computation_and_reach_every_regime(extreme):
@@ -245,12 +246,13 @@ def test_sequences_of_extreme_books_equal_a_slow_computation_and_reach_every_reg
 
 def test_a_short_tape_gives_the_bits_of_the_whole_recording(recorded, extreme):
     for tape in (recorded[0], extreme[0]):
-        here = rows_of(tape, tape.num_markets - 1)
+        here, books = rows_of(tape, tape.num_markets - 1), [np.asarray(x) for x in (tape.price, tape.size, tape.mark)]
+        every = tier_3(tape, slice(None))
         for row in range(here.start + HISTORY - 1, here.stop, 11):
             last = np.append(0, np.arange(row - HISTORY + 1, row + 1))
-            price, size, mark = (np.asarray(x)[last] for x in (tape.price, tape.size, tape.mark))
+            price, size, mark = (x[last] for x in books)
             short = sequence_features(price, size, mark, np.array([1]))
-            np.testing.assert_array_equal(short[HISTORY], tier_3(tape, row))
+            np.testing.assert_array_equal(short[HISTORY], every[row])
 
 
 def test_tiers_are_left_out_one_by_one(extreme):

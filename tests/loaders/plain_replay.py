@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from kalshi_jax.tape import ROW, SIZE
 from loaders.events import Kind
 
 
@@ -144,9 +145,7 @@ def assert_tape_shows(tape, index, session, plain):
                 bests[side] = shown[0][0]
                 entries = tape.entry[row, side]
                 last = [history[side, p][-1] for p, _ in levels] + [(end, 0)] * (10 - len(levels))
-                assert (
-                    list(zip(tape.entry_row[entries].tolist(), tape.entry_size[entries].tolist(), strict=True)) == last
-                )
+                assert [tuple(e) for e in tape.entries[entries][:, [ROW, SIZE]].tolist()] == last
             if any(bests):
                 mark = [bests[0], 10_000 - bests[1]]
             assert tape.mark[row].tolist() == mark
@@ -156,10 +155,8 @@ def assert_tape_shows(tape, index, session, plain):
             rows = [r for r in range(start, start + length) if tape.price[r, side, 0] == price]
             if rows:
                 entry = int(tape.entry[rows[0], side, 0])
-                rest = [change for change in changes if change[0] >= int(tape.entry_row[entry])]
-                stored = [
-                    (int(tape.entry_row[e]), int(tape.entry_size[e])) for e in range(entry, entry + len(rest) + 1)
-                ]
+                rest = [change for change in changes if change[0] >= int(tape.entries[entry, ROW])]
+                stored = [tuple(tape.entries[e, [ROW, SIZE]].tolist()) for e in range(entry, entry + len(rest) + 1)]
                 assert stored[:-1] == rest
                 assert stored[-1][0] == end
     track = tape.num_markets + session

@@ -10,7 +10,6 @@ import random
 import signal
 import sys
 import time
-from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -37,8 +36,7 @@ VALUES = {"old": 1, "new": 2}  # of every array: a mixture of two stores shows
 
 def make(name: str) -> tuple[Tape, TapeIndex]:
     """Make a tape that is all one number; nothing here needs JAX."""
-    names = [field.name for field in fields(Tape) if field.name != "bisections"]
-    arrays = {array: np.full(2_000, VALUES[name], np.int32) for array in names}
+    arrays = {array: np.full(2_000, VALUES[name], np.int32) for array in Tape.array_names()}
     info = SessionInfo(name, 0, 0, [name.upper()], [], [], 0, "", "", True, Report(), SessionStatistics())
     return Tape(**arrays, bisections=VALUES[name]), TapeIndex([info], [name.upper()], arrays["market_session"])
 

@@ -69,10 +69,10 @@ def test_a_source_that_changed_is_read_again_and_the_reason_is_given(folder):
 def test_a_damaged_store_and_one_of_another_version_are_built_again(folder):
     tape, *_ = cached_tape(folder / "in", folder / "store")
     manifest = folder / "store" / "manifest.json"
-    file = folder / "store" / read_manifest(folder / "store")["data"] / "price.npy"
+    file = folder / "store" / read_manifest(folder / "store")["data"] / "levels.npy"
     file.write_bytes(file.read_bytes()[:-1])
     again, _, why = cached_tape(folder / "in", folder / "store")
-    assert "price.npy: checksum" in why
+    assert "levels.npy: checksum" in why
     assert np.array_equal(again.price, tape.price)
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"version": 1}))
     assert "version 1: expected" in cached_tape(folder / "in", folder / "store")[2]

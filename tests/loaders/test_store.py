@@ -49,7 +49,7 @@ def test_a_stored_tape_and_index_come_back_equal(built, tmp_path):
 def test_writing_again_replaces_the_store_and_leaves_nothing_beside_it(built, tmp_path):
     folder = tmp_path / "out" / "store"
     write_store(folder, *built)
-    changed = dataclasses.replace(built[0], mark=built[0].mark + 1)
+    changed = dataclasses.replace(built[0], record=built[0].record + 1)
     write_store(folder, changed, built[1])
     assert_same(read_store(folder), (changed, built[1]))
     assert_nothing_but_one_tape(folder)
@@ -76,13 +76,13 @@ def test_an_interrupted_write_leaves_the_old_store_and_nothing_else(built, tmp_p
 
 def test_an_interrupted_write_leaves_a_store_of_another_version_whole_too(built, tmp_path, monkeypatch):
     folder = tmp_path / "store"
-    monkeypatch.setattr("loaders.store.VERSION", 6)
+    monkeypatch.setattr("loaders.store.VERSION", 7)
     write_store(folder, *built)
     monkeypatch.undo()
     monkeypatch.setattr(os, "replace", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_store(folder, *built)
-    monkeypatch.setattr("loaders.store.VERSION", 6)
+    monkeypatch.setattr("loaders.store.VERSION", 7)
     assert_same(read_store(folder), built)
 
 
@@ -90,7 +90,7 @@ def test_what_was_read_stays_readable_when_the_store_is_replaced_or_removed(buil
     folder = tmp_path / "store"
     write_store(folder, *built)
     tape, index = read_store(folder)
-    write_store(folder, dataclasses.replace(built[0], mark=built[0].mark + 1), index)
+    write_store(folder, dataclasses.replace(built[0], record=built[0].record + 1), index)
     assert_same((tape, index), built)
 
 
@@ -102,7 +102,7 @@ def test_on_a_cpu_the_arrays_are_the_files_and_may_be_donated(built, tmp_path):
         pytest.skip("needs a CPU backend and a system that lists what a process has mapped")
     assert read_manifest(tmp_path / "store")["data"] in mapped.read_text()
     add_one = jax.jit(lambda x: x + 1, donate_argnums=0)
-    assert np.array_equal(add_one(tape.mark), np.asarray(built[0].mark) + 1)
+    assert np.array_equal(add_one(tape.record), np.asarray(built[0].record) + 1)
     assert_same(read_store(tmp_path / "store"), built)
 
 
@@ -184,7 +184,7 @@ def test_a_folder_that_is_no_store_is_never_overwritten(built, tmp_path):
     write_store(tmp_path / "empty", *built)
 
 
-@pytest.mark.parametrize("name", ["price.npy", "index.json"])
+@pytest.mark.parametrize("name", ["levels.npy", "index.json"])
 def test_a_damaged_file_is_an_error_that_names_it(built, tmp_path, name):
     write_store(tmp_path / "store", *built)
     file = tmp_path / "store" / read_manifest(tmp_path / "store")["data"] / name
@@ -232,10 +232,10 @@ def test_a_flipped_bit_or_a_lost_end_anywhere_is_refused_or_makes_no_difference(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 0}, "version 0: expected kalshi-jax tape version 5"),
+        ({"version": 0}, "version 0: expected kalshi-jax tape version 6"),
         ({"format": "zarr"}, "zarr"),
         ({"crc32": 7}, "unreadable"),
-        ({"crc32": {"price.npy": "x"}}, "unreadable"),
+        ({"crc32": {"levels.npy": "x"}}, "unreadable"),
         ({"crc32": {}}, r"index\.json: missing from the store: build it again"),
         ({"data": "tape-0"}, r"index\.json: missing from the store: build it again"),
     ],

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_replay import assert_tape_shows, read_frames, replay_events
 
-from kalshi_jax.tape import END_OF_TIME, highest_bid, locate, row_at
+from kalshi_jax.tape import END_OF_TIME, ROW, highest_bid, locate, row_at
 from loaders import DataError, book_at, build_tape, load_tape, tapes
 from loaders.events import Events, Kind, Report, Trades
 from loaders.exchange_sim import synthetic_events
@@ -245,9 +245,9 @@ def test_a_cpu_device_takes_over_the_memory_of_the_large_arrays(monkeypatch):
 
     monkeypatch.setattr(tapes, "_zeros", noted)
     tape, _ = build_tape([random_sets(100, 2)])
-    if tape.price.device.platform != "cpu":
+    if tape.levels.device.platform != "cpu":
         pytest.skip("arrays are copied to another device")
-    for array in (tape.price, tape.size, tape.entry, tape.best_max, tape.features, tape.rhythm):
+    for array in (tape.levels, tape.record, tape.best_max, tape.rhythm):
         assert array.unsafe_buffer_pointer() in memory
 
 
@@ -255,7 +255,7 @@ def test_a_change_that_leaves_a_level_as_it_was_makes_a_row_but_no_entry():
     changes = [(0, 0, Kind.SET, 0, 5000, 700), (0, 5, Kind.ADD, 0, 5000, 300), (0, 5, Kind.ADD, 0, 5000, -300)]
     tape, _ = build_tape([make_events(changes, markets=1)])
     assert np.asarray(tape.track_length).tolist() == [2, 2]
-    assert (np.asarray(tape.entry_row) != END_OF_TIME).sum() == 1
+    assert (np.asarray(tape.entries)[:, ROW] != END_OF_TIME).sum() == 1
     first, second = np.asarray(tape.entry)[1:3, 0, 0].tolist()
     assert first == second > 0
 
