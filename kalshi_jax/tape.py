@@ -51,22 +51,19 @@ class Tape:
         jax.Array
     )  # i32[C], positions of the track, from its start, before a cell of 2**shift ms; one closing cell each
 
-    # -- rows
-    # What is read together lies together: a step waits for memory more than for anything else.
-    levels: (
-        jax.Array
-    )  # i32[R, S, K, 3], bids, best first: the price in 0.01 cent, whole contracts (the fraction is floored),
-    # and the entry of the level's last change up to this row; all 0 (a sentinel) where there is no level
-    record: (
-        jax.Array
-    )  # i32[R, 48]: best bid of each side (0: none); mark: best YES bid (0 if missing) and ask (10,000), both
-    # missing: of the last quoted row; the market's next row that cancels resting orders: its book begins anew, or it closes;
-    # 0; and the bits of 42 features, f32: see `features.row_features`
+    # -- rows; what is read together lies together, for a step waits for memory more than for anything else
+    # levels: bids, best first: price (0.01 cent), whole contracts (the fraction is floored) and the entry of the level's last
+    # change up to the row; all 0, a sentinel's entry too, where there is no level.
+    # record: best bid of each side (0: none); the mark: best YES bid (0 if missing) and ask (10,000), of the last quoted row if
+    # both are missing; the market's next row that cancels resting orders, for its book begins anew or it closes; 0; and the
+    # bits of 42 features, f32: see `features.row_features`.
+    levels: jax.Array  # i32[R, S, K, 3]
+    record: jax.Array  # i32[R, 48]
     best_max: jax.Array  # i16[L, R, S], sparse table: highest best bid over rows r .. r + 2**l - 1 of the market
 
-    # -- entries
-    entries: jax.Array  # i32[N_entries, 4]: the row of the change, whole contracts at the level after it, those of its
-    # decrease that trade prints explain, and the level's next entry that can move a queue (see `queues.queue_stops`)
+    # -- entries: the row of the change, whole contracts at the level after it, those of its decrease that trade prints explain,
+    # and the level's next entry that can move a queue (see `queues.queue_stops`)
+    entries: jax.Array  # i32[N_entries, 4]
 
     # -- trades: what trade prints explain of decreases, by market side, in time order and best price first
     trade_count: (
@@ -214,9 +211,8 @@ def features_of(tape: Tape, row: jax.Array) -> jax.Array:
 
 def _fetch(tape: Tape, row: jax.Array) -> jax.Array:
     words = [tape.record[row, word] for word in range(0, tape.record.shape[1], LINE)]
-    return once(
-        tape, jnp.where(sum(word == NOT_FINITE for word in words) > 0, NO_ROW, row)
-    )  # no word is, but who knows
+    never = sum(word == NOT_FINITE for word in words) > 0  # no word is, but compilers do not know
+    return once(tape, jnp.where(never, NO_ROW, row))
 
 
 def slices(values: jax.Array, start: jax.Array, count: int) -> jax.Array:
