@@ -2,8 +2,8 @@
 
 The recording never reacts to us: what we take from a level stays gone until the level changes in the recording.
 
-A walk goes level by level, and each level is a column of its own: i32[M] for all markets. Compilers turn that into loops over
-episodes; sums along the short axis of levels they do not.
+A walk goes level by level, and each level is a column of its own: i32[M] for all markets; so is each place of the memory.
+Compilers turn that into loops over episodes; sums along the short axis of levels they do not.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from kalshi_jax.batching import over_markets
 from kalshi_jax.fees import fee_weight, order_fee
 from kalshi_jax.ledger import Trade, closing_contracts
 from kalshi_jax.state import Fees, Taken
-from kalshi_jax.tape import DOLLAR, ENTRY, PRICE, ROW, SIZE, Tape, once
+from kalshi_jax.tape import DOLLAR, ROW, Tape, once
 
 Columns = list[jax.Array]
 
@@ -87,7 +87,7 @@ def _walk_book(own: Any, tape: Tape) -> tuple[Trade, Taken]:
         closing_gross=closing_gross,
         fee=order_fee(fees.taker_rate, fees.taker_flat, high, low, walk.filled),
     )
-    return trade, _remember(taken, walk, free)
+    return trade, _remember(tape, taken, walk, free)
 
 
 def take_displayed(
@@ -99,7 +99,7 @@ def take_displayed(
         Contracts taken, i32[M], and the memory with them.
     """
     walk, free = _walk(tape, row, taken, taking_side(direction), contracts, limit)
-    return walk.filled, _remember(taken, walk, free)
+    return walk.filled, _remember(tape, taken, walk, free)
 
 
 def deepest_bid(
@@ -119,20 +119,19 @@ def _walk(
     """Walk the displayed bids of a side (i32[M]), as far as the memory has places for further levels.
 
     Returns:
-        The walk, and the memory's free places, bool[M, C].
+        The walk, and the memory's free places, bool[C, M].
     """
     levels = min(taken.entry.shape[1], tape.levels.shape[2])
-    here = tape.levels[row, side, :levels]
-    price, size, entry = here[..., PRICE], here[..., SIZE], here[..., ENTRY]
-    changed = tape.entries[jnp.where(taken.contracts > 0, taken.entry + 1, 0), ROW] <= row[:, None]
-    free = (taken.contracts == 0) | changed
-    gone = jnp.zeros_like(entry)
-    for c in range(free.shape[1]):
-        gone += jnp.where(taken.entry[:, c, None] == entry, taken.contracts[:, c, None], 0)
+    price, size, entry = jnp.moveaxis(tape.levels[row, side, :levels], (-1, -2), (0, 1))  # i32[L, M] each
+    known, gone = taken.entry.T, taken.contracts.T
+    changed = tape.entries[jnp.where(gone > 0, known + 1, 0), ROW] <= row
+    free = (gone == 0) | changed
+    price, size, entry, known, gone, free = once(tape, (price, size, entry, known, gone, free))
+    gone_here = sum((jnp.where(known[c] == entry, gone[c], 0) for c in range(len(free))), jnp.zeros_like(entry))
 
-    room, left = sum(_columns(free.astype(jnp.int32))), contracts
+    room, left = sum(free.astype(jnp.int32)), contracts
     takes, further = [], []
-    for level_price, level_size, level_gone in zip(*map(_columns, (price, size, gone)), strict=True):
+    for level_price, level_size, level_gone in zip(price, size, gone_here, strict=True):
         offered = jnp.where(level_price >= limit, jnp.maximum(level_size - level_gone, 0), 0)
         new = (offered > 0) & (level_gone == 0)
         room = room - new
@@ -141,24 +140,19 @@ def _walk(
         takes.append(take)
         further.append((new & (take > 0)).astype(jnp.int32))
     takes, further, left = once(tape, (takes, further, left))
-    return _Walk(_columns(price), _columns(entry), takes, further, contracts - left), free
+    return _Walk(list(price), list(entry), takes, further, contracts - left), free
 
 
-def _remember(taken: Taken, walk: _Walk, free: jax.Array) -> Taken:
+def _remember(tape: Tape, taken: Taken, walk: _Walk, free: jax.Array) -> Taken:
     """Add what was taken: a level known already keeps its place, another gets the next free one."""
-    entries, contracts = taken.entry, jnp.where(free, 0, taken.contracts)
-    place = jnp.stack(list(accumulate(_columns(free.astype(jnp.int32)))), axis=-1)  # of the free ones, counted from 1
-    place = jnp.where(free, place, 0)
-    kept = jnp.where(contracts > 0, taken.entry, -1)
+    entries, contracts = taken.entry.T, jnp.where(free, 0, taken.contracts.T)
+    place = jnp.where(free, jnp.stack(list(accumulate(free.astype(jnp.int32)))), 0)  # of the free ones, counted from 1
+    kept = jnp.where(contracts > 0, entries, -1)
     number = jnp.zeros_like(walk.filled)
     for entry, take, new in zip(walk.entry, walk.take, walk.further, strict=True):
         number = number + new
-        known = (kept == entry[:, None]) & (take > 0)[:, None]
-        write = known | ((place == number[:, None]) & (new > 0)[:, None])
-        entries = jnp.where(write, entry[:, None], entries)
-        contracts = contracts + jnp.where(write, take[:, None], 0)
-    return Taken(entries, contracts)
-
-
-def _columns(x: jax.Array) -> Columns:
-    return [x[..., k] for k in range(x.shape[-1])]
+        write = ((kept == entry) & (take > 0)) | ((place == number) & (new > 0))
+        entries = jnp.where(write, entry, entries)
+        contracts = contracts + jnp.where(write, take, 0)
+    entries, contracts = once(tape, (entries, contracts))
+    return Taken(entries.T, contracts.T)
