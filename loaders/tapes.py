@@ -42,7 +42,7 @@ from loaders.replay import BATCH, PRICES, Replay, replay, split_counts, top_entr
 from loaders.strict import refuse_repairs
 
 DEPTH = 10  # book levels K of a row
-WORDS = FEATURES + ROW_FEATURES  # of a record
+RECORDED: dict[str, slice | int] = {"best": slice(0, 2), "mark": MARK, "restart": RESTART}  # columns of Tape.record
 LARGEST_SIZE = 2**31 - 1  # whole contracts
 ALIGNMENT = 64  # bytes: XLA's own
 Progress = Callable[[int, int, str], None]  # sessions done, sessions in all (0: unknown), the last one's id
@@ -180,11 +180,13 @@ def _select(
     row, entry, trades = 1, 1, []
     for begin, count, span in zip(begins.tolist(), lengths.tolist(), spans, strict=True):
         source, target = slice(begin, begin + count), slice(row, row + count)
-        for name in ("time_ms", "levels", "record"):
+        for name in ("time_ms", "levels"):
             arrays[name][target] = host[name][source]
+        for name, columns in RECORDED.items():
+            arrays[name][target] = host["record"][source, columns]
         last = arrays["levels"][target, :, :, ENTRY]
         last += np.where(last > 0, entry - span.start, 0)
-        restart = arrays["record"][target, RESTART]
+        restart = arrays["restart"][target]
         restart += np.where(restart < END_OF_TIME, row - begin, 0)
         size = span.stop - span.start
         moved = arrays["entries"][entry : entry + size]
@@ -246,8 +248,8 @@ def _finish(
     arrays["session_first_market"], arrays["session_markets"] = first_market, markets
     arrays |= _market_facts(infos) | _trades(trades, starts, rows)
     # the largest come last: all that needs memory for a while is done by then
-    arrays["best_max"] = _range_maxima(arrays["record"][:, :2], int(lengths.max()))
-    _add_features(arrays, starts, lengths)
+    arrays["best_max"] = _range_maxima(arrays["best"], int(lengths.max()))
+    arrays["record"] = _records(arrays, starts, lengths)
     index = TapeIndex(infos, [ticker for info in infos for ticker in info.tickers], arrays["market_session"], skipped)
     return to_device(arrays, bisections), index
 
@@ -282,12 +284,15 @@ def _add_tracks(
     return bisections
 
 
-def _add_features(arrays: dict[str, np.ndarray], starts: np.ndarray, lengths: np.ndarray) -> None:
-    """Add their features to the records, some markets at a time; padded rows have none (0)."""
-    features = arrays["record"][:, FEATURES:].view(np.float32)
+def _records(arrays: dict[str, np.ndarray], starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Build `Tape.record`, features of some markets at a time (padded rows have none); what it takes in leaves the arrays."""
+    every = _zeros((len(arrays["best"]), FEATURES + ROW_FEATURES), np.int32)
+    for name, columns in RECORDED.items():
+        every[:, columns] = arrays.pop(name)
+    features = every[:, FEATURES:].view(np.float32)
     for group in split_counts(lengths, BATCH):
         first, stop = int(starts[group[0]]) - 1, int(starts[group[-1]] + lengths[group[-1]])
-        levels, record = arrays["levels"][first:stop], arrays["record"][first:stop]
+        levels, record = arrays["levels"][first:stop], every[first:stop]
         # the row before the first market stands for NO_ROW, which it is for the tape's first market
         part = row_features(
             arrays["time_ms"][first:stop],
@@ -297,6 +302,7 @@ def _add_features(arrays: dict[str, np.ndarray], starts: np.ndarray, lengths: np
             track=np.stack([starts[group] - first, lengths[group]], axis=1),
         )
         features[first + (first > 0) : stop] = part[int(first > 0) :]
+    return every
 
 
 # -- writing rows and entries
@@ -323,8 +329,8 @@ def _empty_arrays(rows: int, entries: int) -> dict[str, np.ndarray]:
     rows, entries = _bucket(rows + 1), _bucket(entries + 1)
     if max(rows, entries) >= END_OF_TIME:
         raise DataError(f"{rows} rows and {entries} entries: expected fewer than 2**31; load fewer sessions at once")
-    record = _zeros((rows, WORDS), np.int32)
-    record[:, MARK], record[:, RESTART] = (0, DOLLAR), END_OF_TIME
+    mark = _zeros((rows, 2), np.int16)
+    mark[:, 1] = DOLLAR
     time = np.full(rows, END_OF_TIME, np.int32)
     time[0] = 0
     changes = _zeros((entries, 4), np.int32)
@@ -332,7 +338,9 @@ def _empty_arrays(rows: int, entries: int) -> dict[str, np.ndarray]:
     return {
         "time_ms": time,
         "levels": _zeros((rows, 2, DEPTH, 3), np.int32),
-        "record": record,
+        "best": _zeros((rows, 2), np.int16),
+        "mark": mark,
+        "restart": np.full(rows, END_OF_TIME, np.int32),
         "entries": changes,
     }
 
@@ -381,9 +389,8 @@ def _write_session(
             arrays["levels"][row + at, side, :, column] = values[top]
     rows = slice(row, row + len(time))
     arrays["time_ms"][rows] = time
-    record = arrays["record"][rows]
-    record[:, :2], record[:, MARK] = replayed.best.T, _marks(replayed)
-    record[:, RESTART] = _next_restarts(replayed, row)
+    arrays["best"][rows], arrays["mark"][rows] = replayed.best.T, _marks(replayed)
+    arrays["restart"][rows] = _next_restarts(replayed, row)
     return _session_trades(replayed, traded, row)
 
 
