@@ -42,7 +42,6 @@ from loaders.replay import BATCH, PRICES, Replay, replay, split_counts, top_entr
 from loaders.strict import refuse_repairs
 
 DEPTH = 10  # book levels K of a row
-RECORDED: dict[str, slice | int] = {"best": slice(0, 2), "mark": MARK, "restart": RESTART}  # columns of Tape.record
 LARGEST_SIZE = 2**31 - 1  # whole contracts
 ALIGNMENT = 64  # bytes: XLA's own
 Progress = Callable[[int, int, str], None]  # sessions done, sessions in all (0: unknown), the last one's id
@@ -182,12 +181,10 @@ def _select(
         source, target = slice(begin, begin + count), slice(row, row + count)
         for name in ("time_ms", "levels"):
             arrays[name][target] = host[name][source]
-        for name, columns in RECORDED.items():
-            arrays[name][target] = host["record"][source, columns]
         last = arrays["levels"][target, :, :, ENTRY]
         last += np.where(last > 0, entry - span.start, 0)
-        restart = arrays["restart"][target]
-        restart += np.where(restart < END_OF_TIME, row - begin, 0)
+        restarts = host["record"][source, RESTART]
+        arrays["begins"][restarts[restarts < END_OF_TIME] - begin + row] = True
         size = span.stop - span.start
         moved = arrays["entries"][entry : entry + size]
         moved[:] = host["entries"][span]
@@ -248,7 +245,7 @@ def _finish(
     arrays["session_first_market"], arrays["session_markets"] = first_market, markets
     arrays |= _market_facts(infos) | _trades(trades, starts, rows)
     # the largest come last: all that needs memory for a while is done by then
-    arrays["best_max"] = _range_maxima(arrays["best"], int(lengths.max()))
+    arrays["best_max"] = _range_maxima(arrays["levels"][:, :, 0, PRICE], int(lengths.max()))
     arrays["record"] = _records(arrays, starts, lengths)
     index = TapeIndex(infos, [ticker for info in infos for ticker in info.tickers], arrays["market_session"], skipped)
     return to_device(arrays, bisections), index
@@ -285,14 +282,18 @@ def _add_tracks(
 
 
 def _records(arrays: dict[str, np.ndarray], starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Build `Tape.record`, features of some markets at a time (padded rows have none); what it takes in leaves the arrays."""
-    every = _zeros((len(arrays["best"]), FEATURES + ROW_FEATURES), np.int32)
-    for name, columns in RECORDED.items():
-        every[:, columns] = arrays.pop(name)
+    """Build `Tape.record`, some markets at a time; rows that are none show an empty book. `begins` leaves the arrays."""
+    begins = arrays.pop("begins")
+    every = _zeros((len(begins), FEATURES + ROW_FEATURES), np.int32)
+    every[:, MARK], every[:, RESTART] = (0, DOLLAR), END_OF_TIME
     features = every[:, FEATURES:].view(np.float32)
     for group in split_counts(lengths, BATCH):
         first, stop = int(starts[group[0]]) - 1, int(starts[group[-1]] + lengths[group[-1]])
         levels, record = arrays["levels"][first:stop], every[first:stop]
+        bounds = np.append(starts[group], stop) - first - 1
+        best = levels[1:, :, 0, PRICE]
+        record[1:, :2], record[1:, MARK] = best, _marks(best, bounds)
+        record[1:, RESTART] = _next_begins(begins[first + 1 : stop], bounds, first + 1)
         # the row before the first market stands for NO_ROW, which it is for the tape's first market
         part = row_features(
             arrays["time_ms"][first:stop],
@@ -303,6 +304,35 @@ def _records(arrays: dict[str, np.ndarray], starts: np.ndarray, lengths: np.ndar
         )
         features[first + (first > 0) : stop] = part[int(first > 0) :]
     return every
+
+
+def _marks(best: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    """Give best YES bid and ask of each row; of the market's last row with a level where both sides are empty.
+
+    Args:
+        best: i[R, S], best bids.
+        bounds: i[markets + 1], the markets' first rows, and R.
+
+    Returns:
+        i[R, 2], in 0.01 cent.
+    """
+    quoted = np.maximum.accumulate(np.where((best > 0).any(axis=1), np.arange(len(best)), -1))
+    mark = np.stack([best[:, YES], DOLLAR - best[:, NO]], axis=1)[quoted]
+    mark[quoted < np.repeat(bounds[:-1], np.diff(bounds))] = 0, DOLLAR
+    return mark
+
+
+def _next_begins(begins: np.ndarray, bounds: np.ndarray, row: int) -> np.ndarray:
+    """Find each row's next one of its market at which the book begins anew, i[R], END_OF_TIME if there is none.
+
+    Args:
+        begins: bool[R], of the rows that lie at `row` and after it on the tape.
+        bounds: as in `_marks`.
+        row: of the tape.
+    """
+    places = np.where(begins, np.arange(len(begins)), END_OF_TIME)
+    following = np.append(np.minimum.accumulate(places[::-1])[::-1][1:], END_OF_TIME)
+    return np.where(following < np.repeat(bounds[1:], np.diff(bounds)), following + row, END_OF_TIME)
 
 
 # -- writing rows and entries
@@ -329,8 +359,6 @@ def _empty_arrays(rows: int, entries: int) -> dict[str, np.ndarray]:
     rows, entries = _bucket(rows + 1), _bucket(entries + 1)
     if max(rows, entries) >= END_OF_TIME:
         raise DataError(f"{rows} rows and {entries} entries: expected fewer than 2**31; load fewer sessions at once")
-    mark = _zeros((rows, 2), np.int16)
-    mark[:, 1] = DOLLAR
     time = np.full(rows, END_OF_TIME, np.int32)
     time[0] = 0
     changes = _zeros((entries, 4), np.int32)
@@ -338,9 +366,7 @@ def _empty_arrays(rows: int, entries: int) -> dict[str, np.ndarray]:
     return {
         "time_ms": time,
         "levels": _zeros((rows, 2, DEPTH, 3), np.int32),
-        "best": _zeros((rows, 2), np.int16),
-        "mark": mark,
-        "restart": np.full(rows, END_OF_TIME, np.int32),
+        "begins": np.zeros(rows, bool),  # at which a book begins anew, or closes
         "entries": changes,
     }
 
@@ -389,28 +415,8 @@ def _write_session(
             arrays["levels"][row + at, side, :, column] = values[top]
     rows = slice(row, row + len(time))
     arrays["time_ms"][rows] = time
-    arrays["best"][rows], arrays["mark"][rows] = replayed.best.T, _marks(replayed)
-    arrays["restart"][rows] = _next_restarts(replayed, row)
+    arrays["begins"][rows] = replayed.restart
     return _session_trades(replayed, traded, row)
-
-
-def _marks(replayed: Replay) -> np.ndarray:
-    """Give best YES bid and ask of each row, i[R, 2]; of the market's last row with a level where both sides are empty."""
-    best, number = replayed.best, np.arange(len(replayed.time_ms))
-    quoted = np.maximum.accumulate(np.where((best > 0).any(axis=0), number, -1))
-    begin = np.repeat(replayed.first_row[:-1], np.diff(replayed.first_row))
-    mark = np.stack([best[YES], DOLLAR - best[NO]], axis=1)[quoted]
-    mark[quoted < begin] = 0, DOLLAR
-    return mark
-
-
-def _next_restarts(replayed: Replay, row: int) -> np.ndarray:
-    """Find each row's next one of its market at which the book begins anew, i32[R], END_OF_TIME if there is none."""
-    count = len(replayed.restart)
-    places = np.where(replayed.restart, np.arange(count), END_OF_TIME)
-    following = np.append(np.minimum.accumulate(places[::-1])[::-1][1:], END_OF_TIME)[:count]
-    stop = np.repeat(replayed.first_row[1:], np.diff(replayed.first_row))
-    return np.where(following < stop, following + row, END_OF_TIME)
 
 
 def _session_trades(replayed: Replay, traded: np.ndarray, row: int) -> np.ndarray:
