@@ -33,9 +33,8 @@ WITHOUT = {  # of each pattern, the features that show it
     "bursts": {"temporal_features": False},
     "reversion": {"sequence_features": False},
 }
-PACES: dict[str, dict[str, int]] = {
-    "bursts": {"decision_interval_ms": 5000, "episode_length": 120}
-}  # news takes a minute
+# News takes half a minute and more to come: who decides every second has sold again before.
+PACES: dict[str, dict[str, int]] = {"bursts": {"decision_interval_ms": 5000, "episode_length": 120}}
 BASELINES = ("random", "hold", "always take", "momentum", "market maker")
 
 
