@@ -228,7 +228,7 @@ class MarketAgnosticKalshiEnv(environment.Environment[EnvState, EnvParams]):
             cut = jnp.where(kept & ~late, jnp.minimum(orders.remaining, stay.remaining), orders.remaining)
             orders = replace(orders, price=jnp.where(gone, 0, orders.price), remaining=cut)
         early = ledger
-        ledger, orders, taken, placed = place_orders(tape, here, ledger, orders, taken, sent, fees)
+        ledger, orders, taken, placed = place_orders(params, here, ledger, orders, taken, sent, fees)
         return replace(state, ledger=ledger, orders=orders, taken=taken), here, placed, met, missing, early
 
     def observation(self, state: EnvState, params: EnvParams) -> Observation:

@@ -16,9 +16,9 @@ from kalshi_jax.actions import resting_side, taking_side
 from kalshi_jax.batching import while_any
 from kalshi_jax.fees import fee_weight, order_fee
 from kalshi_jax.ledger import Ledger, Trade, book_trades, closing_contracts
-from kalshi_jax.queues import QUEUE_MODELS
+from kalshi_jax.queues import QUEUE_MODELS, next_fall
 from kalshi_jax.state import EnvParams, Fees, Orders, Taken
-from kalshi_jax.tape import DOLLAR, RESTART, ROW, SIZE, STOP, TRADED, Tape, first_reach, highest_bid
+from kalshi_jax.tape import DOLLAR, RESTART, ROW, SIZE, TRADED, UNEXPLAINED, Tape, first_reach, highest_bid
 from kalshi_jax.walks import take_displayed
 
 
@@ -129,54 +129,48 @@ def advance_queue(
     """
     tape, upto = params.tape, jnp.where(waits, row[:, None], -1)
     prints = tape.trade_size.shape[0] > 0
-    model, slots = QUEUE_MODELS[params.queue_model], orders.price.shape[1]
-    Carry = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
+    model, slots = params.queue_model, orders.price.shape[1]
+    Carry = tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]
     Own = tuple[Orders, jax.Array, jax.Array]
     Shared = tuple[Tape, jax.Array]
-
-    def following(entry: jax.Array, tape: Tape) -> tuple[jax.Array, jax.Array]:
-        stop = tape.entries[entry, STOP]
-        return stop, tape.entries[stop, ROW]
 
     def going(changed_at: jax.Array, front: jax.Array, upto: jax.Array) -> jax.Array:
         return (changed_at <= upto) & (prints | (front > 0))
 
     def goes_on(carry: Carry, own: Own, shared: Shared) -> jax.Array:
-        return going(*carry[2:4], own[1]).any()
+        return going(*carry[1:3], own[1]).any()
 
     def meet(carry: Carry, own: Own, shared: Shared) -> Carry:
-        (entry, stop, changed_at, front, filled), (orders, upto, effective), (tape, table) = carry, own, shared
+        (fall, changed_at, front, filled), (orders, upto, effective), (tape, table) = carry, own, shared
         passes = going(changed_at, front, upto)
         due = passes & (changed_at <= effective)
-        after = tape.entries[stop, SIZE]
-        if params.queue_model == "risk_averse" and not prints:
-            front = jnp.where(due, jnp.minimum(front, after), front)
-        else:
-            size = tape.entries[stop - 1, SIZE]
-            traded = jnp.zeros_like(size)
-            if prints:
-                traded = jnp.minimum(tape.entries[stop, TRADED], jnp.maximum(size - after, 0))
-                reaching = jnp.where(due, jnp.maximum(traded - front, 0), 0)
-                got: list[jax.Array] = []
-                for o in range(slots):
-                    same_level = (orders.price[:, [o]] == orders.price) & (orders.direction[:, [o]] == orders.direction)
-                    earlier = sum(
-                        (jnp.where(same_level[:, p], got[p], 0) for p in range(o)), jnp.zeros_like(stop[:, o])
-                    )
-                    got.append(jnp.clip(reaching[:, o] - earlier, 0, orders.remaining[:, o] - filled[:, o]))
-                filled = filled + jnp.stack(got, axis=1)
+        after, ahead = tape.falls[fall, SIZE], front
+        if filled is not None:
+            traded = tape.falls[fall, TRADED]
             ahead = jnp.maximum(front - traded, 0)
-            rest = jnp.maximum(size - traded - after, 0)
-            moved = model(ahead, jnp.maximum(size - traded - ahead, 0), rest, table)
-            front = jnp.where(due, jnp.clip(ahead - moved, 0, after), front)
-        entry = jnp.where(passes, stop, entry)
-        return entry, *following(entry, tape), front, filled
+            reaching = jnp.where(due, jnp.maximum(traded - front, 0), 0)
+            got: list[jax.Array] = []
+            for o in range(slots):
+                same_level = (orders.price[:, [o]] == orders.price) & (orders.direction[:, [o]] == orders.direction)
+                earlier = sum((jnp.where(same_level[:, p], got[p], 0) for p in range(o)), jnp.zeros_like(fall[:, o]))
+                got.append(jnp.clip(reaching[:, o] - earlier, 0, orders.remaining[:, o] - filled[:, o]))
+            filled = filled + jnp.stack(got, axis=1)
+        if model == "risk_averse":  # what falls come between have left more
+            moved = jnp.maximum(ahead - after, 0)
+        else:
+            unexplained = tape.falls[fall, UNEXPLAINED]
+            behind = jnp.maximum(after + unexplained - ahead, 0)
+            moved = QUEUE_MODELS[model](ahead, behind, unexplained, table)
+        front = jnp.where(due, jnp.clip(ahead - moved, 0, after), front)
+        fall = jnp.where(passes, next_fall(tape, model, fall), fall)
+        return fall, tape.falls[fall, ROW], front, filled
 
     met = while_any(goes_on, meet)
-    entry = jnp.where(upto >= 0, orders.entry, 0)  # an entry that nobody needs is not looked up all over memory
-    begin = (entry, *following(entry, tape), orders.front, jnp.zeros_like(orders.front))
-    entry, _, _, front, filled = met(begin, (orders, upto, effective), (tape, params.queue_table))
-    return replace(orders, entry=entry, front=front), filled
+    fall = jnp.where(upto >= 0, orders.fall, 0)  # one that nobody needs is not looked up all over memory
+    none = jnp.zeros_like(orders.front)
+    begin = (fall, tape.falls[fall, ROW], orders.front, none if prints else None)
+    fall, _, front, filled = met(begin, (orders, upto, effective), (tape, params.queue_table))
+    return replace(orders, fall=fall, front=front), filled if prints else none
 
 
 def trades_through(tape: Tape, orders: Orders, before: jax.Array, effective: jax.Array, filled: jax.Array) -> jax.Array:

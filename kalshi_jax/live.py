@@ -140,7 +140,7 @@ def _plan(env: MarketAgnosticKalshiEnv, params: EnvParams, state: EnvState, acti
         ledger, orders, taken = carry
         size = jnp.where(jnp.arange(env.orders_per_market) == o, sent.intent.size, 0)
         only = replace(sent, intent=replace(sent.intent, size=size))
-        after, orders, taken_after, _ = place_orders(tape, state.row, ledger, orders, taken, only, fees)
+        after, orders, taken_after, _ = place_orders(params, state.row, ledger, orders, taken, only, fees)
         direction = intent.direction[:, o]
         filled = (after.position - ledger.position) * direction
         # the last contract taken has the deepest price: what the whole costs more than all but one

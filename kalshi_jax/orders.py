@@ -11,7 +11,8 @@ from flax import struct
 from kalshi_jax.actions import Intent, resting_side, taking_side
 from kalshi_jax.fills import maker_fee, reserved_cash, rest_at
 from kalshi_jax.ledger import MAX_WEALTH, Ledger, book_trades, cash_change, closing_contracts
-from kalshi_jax.state import Fees, Orders, Taken
+from kalshi_jax.queues import first_fall
+from kalshi_jax.state import EnvParams, Fees, Orders, Taken
 from kalshi_jax.tape import DOLLAR, ENTRY, SIZE, Tape, once
 from kalshi_jax.walks import deepest_bid, walk_book
 
@@ -95,14 +96,14 @@ def arrive(tape: Tape, row: jax.Array, sent: Sent, lost: jax.Array) -> Sent:
 
 
 def place_orders(
-    tape: Tape, row: jax.Array, ledger: Ledger, orders: Orders, taken: Taken, sent: Sent, fees: Fees
+    params: EnvParams, row: jax.Array, ledger: Ledger, orders: Orders, taken: Taken, sent: Sent, fees: Fees
 ) -> tuple[Ledger, Orders, Taken, Placed]:
     """Place new orders: order slot 0 of all markets in slot order, then order slot 1, and so on.
 
     NOW orders fill or do nothing; WAIT orders join their level behind what rests there. A WAIT order that would cross the book is
     refused, and so is, whole, what cash less reserves cannot cover or what could carry the account past the ledger's bound.
     """
-    intent = sent.intent
+    tape, intent = params.tape, sent.intent
     markets, slots = intent.size.shape
     zero = jnp.zeros((), jnp.int32)
     placed = Placed(zero, zero, zero)
@@ -147,14 +148,15 @@ def place_orders(
         trade = jax.tree.map(lambda x, fills=fills: jnp.where(fills, x, 0), trade)
         ledger = book_trades(ledger, trade)
         taken = jax.tree.map(lambda new, old, fills=fills: _where_market(fills, new, old), taken_if, taken)
+        entry = jnp.where(joins, sent.entry[:, o], 0)
         new = Orders(
             price=price,
             direction=direction,
             reduces=reduces,
             remaining=size,
             filled=jnp.zeros_like(size),
-            front=tape.entries[jnp.where(joins, sent.entry[:, o], 0), SIZE],
-            entry=sent.entry[:, o],
+            front=tape.entries[entry, SIZE],
+            fall=first_fall(tape, params.queue_model, entry),
         )
         joins = ok & waits
         orders = jax.tree.map(

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from kalshi_jax.fees import MAX_RATE
 from kalshi_jax.ledger import MAX_WEALTH
-from kalshi_jax.queues import QUEUE_MODELS, queue_stops, queue_table
+from kalshi_jax.queues import QUEUE_MODELS, queue_table
 from kalshi_jax.state import EnvParams, Fees, ShapingWeights
-from kalshi_jax.tape import DOLLAR, NO_ROW, STOP, Tape
+from kalshi_jax.tape import DOLLAR, NO_ROW, Tape
 
 MARKS = ("mid", "exit")
 CERTAIN_FILLS = ("whole", "displayed")
@@ -104,10 +102,6 @@ def make_params(
     resting_pays = any(bool(np.any(fee)) for fee in maker)
     shaping = [risk_weight, timing_weight, discovery_weight]
     _require(bool(np.isfinite(shaping).all()), "reward weights", shaping, "finite numbers")
-    if queue_model != "risk_averse":
-        entries = np.array(tape.entries)
-        entries[:, STOP] = queue_stops(queue_model, entries)
-        tape = replace(tape, entries=jnp.asarray(entries))
     return EnvParams(
         tape=tape,
         fees=Fees(*taker, *(maker if resting_pays else (None, None))),

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kalshi_jax.ledger import multiply_divide
-from kalshi_jax.tape import END_OF_TIME, ROW, SIZE, TRADED
+from kalshi_jax.tape import END_OF_TIME, FALL, LOWER, Tape
 
 SHARE_BITS = 14
 SHARES = 1 << SHARE_BITS  # parts of a whole in which the place in the queue and the share off the front are counted
@@ -71,32 +71,51 @@ def queue_table(model: str, exponent: float) -> np.ndarray:
     return np.zeros(1, np.int32)
 
 
-def queue_stops(model: str, entries: np.ndarray) -> np.ndarray:
-    """Find column STOP of `Tape.entries`: for each, the next of its level that can move a queue, or the sentinel; host code.
+def first_fall(tape: Tape, model: str, entry: jax.Array) -> jax.Array:
+    """Find the next fall that can move the queue of an order that joins a level at an entry (i32[...]), i32[...]."""
+    return tape.entries[entry, LOWER if model == "risk_averse" else FALL]
 
-    Those are the decreases and the trades. Under the risk-averse model a queue's front is the lowest that the level has been
-    since: only an entry with fewer contracts than here can move it.
+
+def next_fall(tape: Tape, model: str, fall: jax.Array) -> jax.Array:
+    """Find the next fall of a level that can move a queue, once a fall (i32[...], not a sentinel) has been met, i32[...]."""
+    return tape.falls[fall, LOWER] if model == "risk_averse" else fall + 1
+
+
+def is_fall(row: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Tell which entries (i32[N] each, as in `queue_falls`) are falls, bool[N]; host code."""
+    ends = row == END_OF_TIME
+    falls = ends & ~np.append(False, ends[:-1])  # after the last level's sentinel there are but sentinels
+    falls[1:] |= size[1:] < size[:-1]
+    return falls
+
+
+def queue_falls(row: np.ndarray, size: np.ndarray, traded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find what moves queues, the falls of levels, for `Tape.entries` and `Tape.falls`; host code.
+
+    Under the risk-averse model a queue's front is the lowest that its level has been since. Only a fall to fewer contracts than
+    the level has shown at some entry can move a queue that has got there, so that those between, if no trade has a part in
+    them, are passed over.
 
     Args:
-        model: of the queue.
-        entries: i32[N, 4], as in the tape.
+        row: i32[N], rows of the entries, END_OF_TIME of sentinels; entry 0 and those after the last level's are sentinels too.
+        size: i32[N], whole contracts.
+        traded: i32[N], those of a decrease that trade prints explain.
 
     Returns:
-        i32[N].
+        Columns FALL and LOWER of the entries, i32[N, 2], and the falls, i32[N_falls, 5].
     """
-    row, size, traded = entries[:, ROW], entries[:, SIZE], entries[:, TRADED]
-    count = len(row)
-    ends = row == END_OF_TIME
-    stops = ends | (traded > 0)
-    if model != "risk_averse":
-        stops[1:] |= size[1:] < size[:-1]
-        following = np.where(stops, np.arange(count), count)
-        following = np.minimum.accumulate(following[::-1])[::-1]
-        return np.where(ends, np.arange(count), np.append(following[1:], count)).astype(np.int32)
-    following = np.where(ends, np.arange(count), np.arange(1, count + 1))
-    looking = np.flatnonzero(~ends)
+    ends, falls = row == END_OF_TIME, is_fall(row, size)
+    decrease = np.append(0, np.maximum(size[:-1] - size[1:], 0))
+    traded = np.minimum(traded, decrease)
+    moves = ends | (traded > 0)
+    following = np.where(ends, np.arange(len(row)), np.arange(1, len(row) + 1)).astype(np.int32)
+    looking = np.flatnonzero(~ends).astype(np.int32)
     while looking.size:  # between an entry and what it follows, none has fewer contracts
         ahead = following[looking]
-        looking = looking[~stops[ahead] & (size[ahead] >= size[looking])]
+        looking = looking[~moves[ahead] & (size[ahead] >= size[looking])]
         following[looking] = following[following[looking]]
-    return following.astype(np.int32)
+    number = np.cumsum(falls, dtype=np.int32)  # of falls up to an entry: the next one's number
+    lower = number[following] - 1
+    columns = np.stack([np.where(ends, lower, number), lower], axis=1)
+    at = np.flatnonzero(falls)
+    return columns, np.stack([x[at] for x in (row, size, decrease - traded, lower, traded)], axis=1)

@@ -65,7 +65,7 @@ class Orders:
     remaining: jax.Array  # i32[M, O], contracts
     filled: jax.Array  # i32[M, O], contracts
     front: jax.Array  # i32[M, O], contracts ahead in the queue
-    entry: jax.Array  # i32[M, O], the level's last change that the order has met
+    fall: jax.Array  # i32[M, O], the next fall of its level that the order will meet: see `Tape.falls`
 
 
 @struct.dataclass

@@ -20,7 +20,9 @@ _Tree = TypeVar("_Tree")
 CENT = 100  # money and prices are integers of 0.01 cent
 DOLLAR = 10_000
 START, LENGTH, CELL, SHIFT, LAST_MS = range(5)  # columns of Tape.track
-ROW, SIZE, TRADED, STOP = range(4)  # columns of Tape.entries
+ROW, SIZE = 0, 1  # columns of Tape.entries and of Tape.falls
+FALL, LOWER = 2, 3  # of Tape.entries; LOWER of Tape.falls too
+UNEXPLAINED, TRADED = 2, 4  # of Tape.falls
 PRICE, ENTRY = 0, 2  # columns of Tape.levels, with SIZE between them
 MARK, RESTART, FEATURES = slice(2, 4), 4, 6  # columns of Tape.record, after a best bid a side; features are its last
 YES, NO = 0, 1  # the side axis S: bids for YES, bids for NO
@@ -61,9 +63,12 @@ class Tape:
     record: jax.Array  # i32[R, 48]
     best_max: jax.Array  # i16[L, R, S], sparse table: highest best bid over rows r .. r + 2**l - 1 of the market
 
-    # -- entries: the row of the change, whole contracts at the level after it, those of its decrease that trade prints explain,
-    # and the level's next entry that can move a queue (see `queues.queue_stops`)
+    # -- entries: the row of the change, whole contracts at the level after it, the level's next fall, and its next fall that
+    # leaves fewer contracts or that trades have a part in
+    # falls: entries with fewer contracts than the one before, and each level's sentinel: row, whole contracts after it, those of
+    # the decrease that no trade print explains, LOWER as in entries, and those that prints explain
     entries: jax.Array  # i32[N_entries, 4]
+    falls: jax.Array  # i32[N_falls, 5], in the order of the entries: a level's lie together
 
     # -- trades: what trade prints explain of decreases, by market side, in time order and best price first
     trade_count: (
@@ -182,13 +187,17 @@ def once(tape: Tape, values: _Tree) -> _Tree:
     """Have the compiler compute these arrays once, not again inside every loop that uses them.
 
     XLA fuses what it can, and would rather repeat a hundred operations for each of 52 features than store their result. On a CPU
-    it drops optimization barriers before it fuses, but it cannot see through a condition on what the tape holds.
+    it drops optimization barriers before it fuses, but it cannot see through a condition on what the tape holds. Masks pass as
+    words: of a mask in memory XLA's CPU compiler makes loops that go bit by bit.
     """
     if not is_traced(values):
         return values
 
     def on_cpu(values: _Tree) -> _Tree:
-        return jax.lax.cond(tape.track[0, START] >= 0, lambda x: x, lambda x: jax.tree.map(jnp.zeros_like, x), values)
+        words = jax.tree.map(lambda x: x.astype(jnp.int32) if x.dtype == bool else x, values)
+        known = tape.track[0, START] >= 0
+        words = jax.lax.cond(known, lambda x: x, lambda x: jax.tree.map(jnp.zeros_like, x), words)
+        return jax.tree.map(lambda x, word: word != 0 if x.dtype == bool else word, values, words)
 
     return jax.lax.platform_dependent(values, cpu=on_cpu, default=jax.lax.optimization_barrier)
 

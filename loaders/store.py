@@ -32,7 +32,7 @@ from loaders.index import MarketInfo, SessionInfo, TapeIndex
 from loaders.statistics import MarketStatistics, SessionStatistics
 from loaders.tapes import to_device
 
-FORMAT, VERSION = "kalshi-jax tape", 6
+FORMAT, VERSION = "kalshi-jax tape", 7
 MANIFEST, INDEX, LOCK = "manifest.json", "index.json", ".kalshi-jax-lock"
 DATA = "tape-"  # how the names of data folders begin
 

@@ -14,13 +14,15 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from kalshi_jax.features import ROW_FEATURES, rhythm_of, row_features
-from kalshi_jax.queues import queue_stops
+from kalshi_jax.queues import is_fall, queue_falls
 from kalshi_jax.tape import (
     CENT,
     DOLLAR,
     END_OF_TIME,
     ENTRY,
+    FALL,
     FEATURES,
+    LOWER,
     MARK,
     NO,
     PRICE,
@@ -28,7 +30,6 @@ from kalshi_jax.tape import (
     ROW,
     SCAN,
     SIZE,
-    STOP,
     TRADED,
     YES,
     Tape,
@@ -175,6 +176,9 @@ def _select(
     markets = np.array([number[info.session_id, ticker] for info in infos for ticker in info.tickers])
     begins, lengths = (host["track"][markets, column].astype(np.int64) for column in (0, 1))
     spans = _entry_spans(host, markets)
+    falls = is_fall(*host["entries"][:, [ROW, SIZE]].T)
+    traded = np.zeros(len(falls), np.int32)
+    traded[falls] = host["falls"][: falls.sum(), TRADED]
     arrays = _empty_arrays(1 + int(lengths.sum()), 1 + sum(span.stop - span.start for span in spans))
     row, entry, trades = 1, 1, []
     for begin, count, span in zip(begins.tolist(), lengths.tolist(), spans, strict=True):
@@ -189,6 +193,7 @@ def _select(
         moved = arrays["entries"][entry : entry + size]
         moved[:] = host["entries"][span]
         moved[:, ROW] += np.where(moved[:, ROW] < END_OF_TIME, row - begin, 0)
+        arrays["traded"][entry : entry + size] = traded[span]
         trades.append(_trades_of(host, begin, count, row))
         row, entry = row + count, entry + size
     return _finish(arrays, infos, skipped, lengths, np.concatenate(trades))
@@ -240,7 +245,7 @@ def _finish(
     markets = np.array([len(info.tickers) for info in infos], np.int32)
     first_market = np.cumsum(markets, dtype=np.int32) - markets
     bisections = _add_tracks(arrays, starts, lengths, first_market, markets)
-    arrays["entries"][:, STOP] = queue_stops("risk_averse", arrays["entries"])
+    arrays["falls"] = _add_falls(arrays["entries"], arrays.pop("traded"))
     arrays["market_session"] = np.repeat(np.arange(len(infos), dtype=np.int32), markets)
     arrays["session_first_market"], arrays["session_markets"] = first_market, markets
     arrays |= _market_facts(infos) | _trades(trades, starts, rows)
@@ -279,6 +284,16 @@ def _add_tracks(
     track = np.stack([track_start, np.append(lengths, positions), first_cells, shifts, last_ms], axis=1)
     arrays["track"] = track.astype(np.int32)
     return bisections
+
+
+def _add_falls(entries: np.ndarray, traded: np.ndarray) -> np.ndarray:
+    """Fill in what `Tape.entries` tell of falls, and make `Tape.falls`; traded: i32[N_entries], by trade prints."""
+    columns, falls = queue_falls(entries[:, ROW], entries[:, SIZE], traded)
+    entries[:, [FALL, LOWER]] = columns
+    every = _zeros((_bucket(len(falls) + 1), falls.shape[1]), np.int32)
+    every[:, ROW] = END_OF_TIME
+    every[: len(falls)] = falls
+    return every
 
 
 def _records(arrays: dict[str, np.ndarray], starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -368,6 +383,7 @@ def _empty_arrays(rows: int, entries: int) -> dict[str, np.ndarray]:
         "levels": _zeros((rows, 2, DEPTH, 3), np.int32),
         "begins": np.zeros(rows, bool),  # at which a book begins anew, or closes
         "entries": changes,
+        "traded": np.zeros(entries, np.int32),  # of the decrease of an entry, by trade prints
     }
 
 
@@ -405,8 +421,8 @@ def _write_session(
     begins = np.append(True, changes.level[1:] != changes.level[:-1])[: len(changes.level)]
     number = np.arange(len(changes.level))
     place = entry + number + np.cumsum(begins) - 1  # one sentinel after each level before
-    for column, found in ((ROW, row + changes.step), (SIZE, contracts), (TRADED, traded // HUNDREDTHS)):
-        arrays["entries"][place, column] = found
+    arrays["entries"][place, ROW], arrays["entries"][place, SIZE] = row + changes.step, contracts
+    arrays["traded"][place] = traded // HUNDREDTHS
     # by entry number counted from 1, as top_entries gives them; 0 is no level
     columns = {PRICE: changes.level % PRICES, SIZE: contracts, ENTRY: place}
     shown = {column: np.append(0, values).astype(np.int32) for column, values in columns.items()}

@@ -36,24 +36,23 @@ def play(env, params, markets, start_ms, actions):
 
 
 def without_numbers(tape, state):
-    """The state with market, row and entry numbers of its tape told relative to their market and level."""
+    """The state with market, row, entry and fall numbers of its tape told relative to their market and level."""
     first = np.asarray(tape.track_start)[np.maximum(state.markets, 0)]
     row = np.where(state.row > 0, state.row - first, -1)
     resting = state.orders.price > 0
-    entry = np.where(resting, state.orders.entry, 0)
+    fall = np.where(resting, state.orders.fall, 0)
     row_of, size_of = np.asarray(tape.entries)[:, [ROW, SIZE]].T
-    follows = row_of[entry + 1]
+    follows, left = np.moveaxis(np.asarray(tape.falls)[fall][..., [ROW, SIZE]], -1, 0)
     taken = np.where(state.taken.contracts > 0, state.taken.entry, 0)
     about = (
-        size_of[entry],
+        left,
         np.where(follows == 2**31 - 1, -1, follows - first[..., None]) * resting,
-        row_of[entry] - first[..., None] * resting,
         size_of[taken],
         np.where(taken > 0, row_of[taken] - first[..., None], 0),
     )
     nowhere = {
         "markets": jnp.zeros_like(state.markets),
-        "orders": state.orders.replace(entry=jnp.zeros_like(state.orders.entry)),
+        "orders": state.orders.replace(fall=jnp.zeros_like(state.orders.fall)),
         "taken": state.taken.replace(entry=jnp.zeros_like(state.taken.entry)),
     }
     return state.replace(row=jnp.asarray(row), **nowhere), about

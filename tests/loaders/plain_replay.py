@@ -1,11 +1,12 @@
 """Replay in plain Python, one dictionary a book: slow, obvious, and written without a look at `loaders.replay`."""
 
+import itertools
 import json
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from kalshi_jax.tape import ROW, SIZE
+from kalshi_jax.tape import FALL, LOWER, ROW, SIZE, TRADED, UNEXPLAINED
 from loaders.events import Kind
 
 
@@ -159,6 +160,16 @@ def assert_tape_shows(tape, index, session, plain):
                 stored = [tuple(tape.entries[e, [ROW, SIZE]].tolist()) for e in range(entry, entry + len(rest) + 1)]
                 assert stored[:-1] == rest
                 assert stored[-1][0] == end
+                falls = [(*b, a[1] - b[1]) for a, b in itertools.pairwise(rest) if b[1] < a[1]]
+                fall, lower = tape.entries[entry, [FALL, LOWER]].tolist()
+                stored = tape.falls[fall : fall + len(falls) + 1]
+                decrease = stored[:, UNEXPLAINED] + stored[:, TRADED]
+                assert [
+                    (*x, d) for x, d in zip(stored[:-1, [ROW, SIZE]].tolist(), decrease.tolist(), strict=False)
+                ] == falls
+                assert stored[-1, ROW] == end
+                moves = [x[ROW] == end or x[TRADED] > 0 or x[SIZE] < rest[0][1] for x in stored]
+                assert lower == fall + moves.index(True)
     track = tape.num_markets + session
     start, length = int(tape.track_start[track]), int(tape.track_length[track])
     assert (tape.time_ms[start : start + length].astype(np.int64) + info.started_at_ms).tolist() == sorted(all_times)

@@ -232,7 +232,7 @@ def test_a_flipped_bit_or_a_lost_end_anywhere_is_refused_or_makes_no_difference(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 0}, "version 0: expected kalshi-jax tape version 6"),
+        ({"version": 0}, "version 0: expected kalshi-jax tape version 7"),
         ({"format": "zarr"}, "zarr"),
         ({"crc32": 7}, "unreadable"),
         ({"crc32": {"levels.npy": "x"}}, "unreadable"),
