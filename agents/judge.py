@@ -78,7 +78,7 @@ def evaluate_run(
             env, params, network = make_environment(replace(config, queue_model=model), seen_tape)
             before = evaluate(env, network, weights, params, seen_windows, AGENTS, seeds)
             retained[model] = compare_seen(outcomes[model], before)
-    prints = tape.trade_size.shape[0]
+    prints = len(tape.trades)
     names = [_name(example, tape, index) for example in examples]
     judgement = Judgement(outcomes, retained, examples, names, describe_data(tape, index), seen_on, prints)
     page = page or run / "report.html"

@@ -6,14 +6,16 @@ its price, when trades reach it in the queue or go past its price, never because
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
 from kalshi_jax.actions import resting_side, taking_side
-from kalshi_jax.batching import while_any
+from kalshi_jax.batching import over_markets, while_any
 from kalshi_jax.fees import fee_weight, order_fee
 from kalshi_jax.ledger import Ledger, Trade, book_trades, closing_contracts
 from kalshi_jax.queues import QUEUE_MODELS, next_fall
@@ -68,7 +70,7 @@ def meet_rows(
     restart = tape.record[before, RESTART]
     until = jnp.minimum(after, restart - 1)
     waits = orders.price > 0
-    prints = tape.trade_size.shape[0] > 0
+    prints = tape.trades.shape[0] > 0
     if params.certain_fill == "whole":
         due = reached(tape, orders, before, until)
         effective = jnp.broadcast_to(until[:, None], due.shape)
@@ -127,9 +129,7 @@ def advance_queue(
     Returns:
         The orders further ahead in their queues, and i32[M, O]: contracts that trades have filled.
     """
-    tape, upto = params.tape, jnp.where(waits, row[:, None], -1)
-    prints = tape.trade_size.shape[0] > 0
-    model, slots = params.queue_model, orders.price.shape[1]
+    prints, model = params.tape.trades.shape[0] > 0, params.queue_model
     Carry = tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]
     Own = tuple[Orders, jax.Array, jax.Array]
     Shared = tuple[Tape, jax.Array]
@@ -149,12 +149,10 @@ def advance_queue(
             traded = tape.falls[fall, TRADED]
             ahead = jnp.maximum(front - traded, 0)
             reaching = jnp.where(due, jnp.maximum(traded - front, 0), 0)
-            got: list[jax.Array] = []
-            for o in range(slots):
-                same_level = (orders.price[:, [o]] == orders.price) & (orders.direction[:, [o]] == orders.direction)
-                earlier = sum((jnp.where(same_level[:, p], got[p], 0) for p in range(o)), jnp.zeros_like(fall[:, o]))
-                got.append(jnp.clip(reaching[:, o] - earlier, 0, orders.remaining[:, o] - filled[:, o]))
-            filled = filled + jnp.stack(got, axis=1)
+            same_level = [
+                (p == orders.price) & (d == orders.direction) for p, d in _each(orders.price, orders.direction)
+            ]
+            filled = filled + _share(reaching, same_level, orders.remaining - filled)
         if model == "risk_averse":  # what falls come between have left more
             moved = jnp.maximum(ahead - after, 0)
         else:
@@ -165,11 +163,13 @@ def advance_queue(
         fall = jnp.where(passes, next_fall(tape, model, fall), fall)
         return fall, tape.falls[fall, ROW], front, filled
 
-    met = while_any(goes_on, meet)
-    fall = jnp.where(upto >= 0, orders.fall, 0)  # one that nobody needs is not looked up all over memory
+    upto = jnp.where(waits, row[:, None], -1)
+    fall = jnp.where(waits, orders.fall, 0)  # one that nobody needs is not looked up all over memory
     none = jnp.zeros_like(orders.front)
-    begin = (fall, tape.falls[fall, ROW], orders.front, none if prints else None)
-    fall, _, front, filled = met(begin, (orders, upto, effective), (tape, params.queue_table))
+    begin = (fall, params.tape.falls[fall, ROW], orders.front, none if prints else None)
+    fall, _, front, filled = _for_each_market(while_any(goes_on, meet))(
+        (begin, (orders, upto, effective)), (params.tape, params.queue_table)
+    )
     return replace(orders, fall=fall, front=front), filled if prints else none
 
 
@@ -186,29 +186,47 @@ def trades_through(tape: Tape, orders: Orders, before: jax.Array, effective: jax
     Returns:
         i32[M, O], the contracts with those from trades through. Of one trade, orders in earlier slots get first.
     """
+    Carry = tuple[jax.Array, jax.Array]
+    Own = tuple[Orders, jax.Array, jax.Array]
+
+    def goes_on(carry: Carry, own: Own, tape: Tape) -> jax.Array:
+        return (carry[0] < own[2]).any()
+
+    def meet(carry: Carry, own: Own, tape: Tape) -> Carry:
+        (trade, filled), (orders, side, last) = carry, own
+        counts = trade < last
+        hit, contracts, lower = jnp.moveaxis(tape.trades[jnp.minimum(trade, len(tape.trades) - 1)], -1, 0)
+        same_side = [s == side for (s,) in _each(side)]
+        worse, best = counts & (hit < orders.price), jnp.zeros_like(hit)
+        for same, (price, still) in zip(same_side, _each(orders.price, counts), strict=True):
+            worse &= (hit != price) | ~same  # a trade at the level of another order of ours has gone to that one
+            best = jnp.where(same & still, jnp.maximum(best, price), best)
+        filled = filled + _share(jnp.where(worse, contracts, 0), same_side, orders.remaining - filled)
+        return jnp.where(hit < best, trade + 1, lower), filled  # until a lower one, all are too good for us
+
     side = resting_side(orders.direction)
     last = jnp.where(orders.price > 0, tape.trade_count[effective, side], 0)
-    limit = tape.trade_price.shape[0] - 1
+    begin = (tape.trade_count[before[:, None], side], filled)
+    return _for_each_market(while_any(goes_on, meet))((begin, (orders, side, last)), tape)[1]
 
-    def left(carry: tuple[jax.Array, jax.Array]) -> jax.Array:
-        return (carry[0] < last).any()
 
-    def meet(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        trade, filled = carry
-        at = jnp.minimum(trade, limit)
-        price = tape.trade_price[at].astype(jnp.int32)
-        worse = (trade < last) & (price < orders.price)
-        for o in range(filled.shape[1]):  # a trade at the level of another order of ours has gone to that one
-            worse &= (price != orders.price[:, o, None]) | (side != side[:, o, None])
-        contracts = jnp.where(worse, tape.trade_size[at], 0)
-        got: list[jax.Array] = []
-        for o in range(filled.shape[1]):
-            same = (jnp.where(side[:, o] == side[:, p], got[p], 0) for p in range(o))
-            free = contracts[:, o] - sum(same, jnp.zeros_like(before))
-            got.append(jnp.clip(free, 0, orders.remaining[:, o] - filled[:, o]))
-        return trade + 1, filled + jnp.stack(got, axis=1)
+def _for_each_market(loop: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a function of ((carry, own), shared) that runs a loop of `while_any` for each market: each stops by itself."""
+    return over_markets(lambda own, shared: jax.vmap(loop, (0, 0, None))(*own, shared))
 
-    return jax.lax.while_loop(left, meet, (tape.trade_count[before[:, None], side], filled))[1]
+
+def _each(*arrays: jax.Array) -> list[tuple[jax.Array, ...]]:
+    """List the elements of arrays [O] side by side."""
+    return [tuple(x[o] for x in arrays) for o in range(len(arrays[0]))]
+
+
+def _share(offered: jax.Array, competes: list[jax.Array], room: jax.Array) -> jax.Array:
+    """Divide what is offered to orders (i32[O]), i32[O]: an earlier one takes it from those it competes with (bool[O] each)."""
+    got: list[jax.Array] = []
+    for o in range(len(competes)):
+        earlier = sum((jnp.where(competes[p][o], got[p], 0) for p in range(o)), jnp.zeros_like(offered[o]))
+        got.append(jnp.clip(offered[o] - earlier, 0, room[o]))
+    return jnp.stack(got)
 
 
 def reached(tape: Tape, orders: Orders, before: jax.Array, after: jax.Array) -> jax.Array:

@@ -81,6 +81,18 @@ def next_fall(tape: Tape, model: str, fall: jax.Array) -> jax.Array:
     return tape.falls[fall, LOWER] if model == "risk_averse" else fall + 1
 
 
+def next_lower(values: np.ndarray, stops: np.ndarray) -> np.ndarray:
+    """Find what next is lower than each of i32[N], or among `stops` (bool[N]), i32[N], N if there is none; host code."""
+    following = np.arange(1, len(values) + 1, dtype=np.int32)
+    values, stops = np.append(values, 0), np.append(stops, True)
+    looking = np.arange(len(following), dtype=np.int32)
+    while looking.size:  # between one and what it follows, none is lower
+        ahead = following[looking]
+        looking = looking[~stops[ahead] & (values[ahead] >= values[looking])]
+        following[looking] = following[following[looking]]
+    return following
+
+
 def is_fall(row: np.ndarray, size: np.ndarray) -> np.ndarray:
     """Tell which entries (i32[N] each, as in `queue_falls`) are falls, bool[N]; host code."""
     ends = row == END_OF_TIME
@@ -108,12 +120,7 @@ def queue_falls(row: np.ndarray, size: np.ndarray, traded: np.ndarray) -> tuple[
     decrease = np.append(0, np.maximum(size[:-1] - size[1:], 0))
     traded = np.minimum(traded, decrease)
     moves = ends | (traded > 0)
-    following = np.where(ends, np.arange(len(row)), np.arange(1, len(row) + 1)).astype(np.int32)
-    looking = np.flatnonzero(~ends).astype(np.int32)
-    while looking.size:  # between an entry and what it follows, none has fewer contracts
-        ahead = following[looking]
-        looking = looking[~moves[ahead] & (size[ahead] >= size[looking])]
-        following[looking] = following[following[looking]]
+    following = np.where(ends, np.arange(len(row)), next_lower(size, moves))
     number = np.cumsum(falls, dtype=np.int32)  # of falls up to an entry: the next one's number
     lower = number[following] - 1
     columns = np.stack([np.where(ends, lower, number), lower], axis=1)

@@ -74,8 +74,9 @@ class Tape:
     trade_count: (
         jax.Array
     )  # i32[R, S], trades up to this row, after those of market sides before; [1, S] if there are none
-    trade_price: jax.Array  # i16[N_trades], the bid that was hit, 0.01 cent
-    trade_size: jax.Array  # i32[N_trades], whole contracts
+    trades: (
+        jax.Array
+    )  # i32[N_trades, 3], the bid that was hit (0.01 cent), whole contracts, and the next at a lower bid
 
     # -- markets and sessions
     market_session: jax.Array  # i32[n_markets]

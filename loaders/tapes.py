@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from kalshi_jax.features import ROW_FEATURES, rhythm_of, row_features
-from kalshi_jax.queues import is_fall, queue_falls
+from kalshi_jax.queues import is_fall, next_lower, queue_falls
 from kalshi_jax.tape import (
     CENT,
     DOLLAR,
@@ -448,15 +448,15 @@ def _session_trades(replayed: Replay, traded: np.ndarray, row: int) -> np.ndarra
 
 def _trades_of(tape: dict[str, np.ndarray], begin: int, count: int, row: int) -> np.ndarray:
     """Collect the trades of a market of a tape (rows `begin` on, `count` of them) that moves to `row`: see `_trades`."""
-    if not len(tape["trade_size"]):
+    if not len(tape["trades"]):
         return np.zeros((0, 4), np.int64)
     counts = tape["trade_count"][begin : begin + count]
     parts = []
     for side in (YES, NO):
         first, last = int(counts[0, side]), int(counts[-1, side])  # a market's first row has no decrease, so no trade
         at = row + 1 + np.repeat(np.arange(count - 1), np.diff(counts[:, side]))
-        columns = (at, np.full(last - first, side), tape["trade_price"][first:last], tape["trade_size"][first:last])
-        parts.append(np.stack([column.astype(np.int64) for column in columns], axis=1))
+        found = tape["trades"][first:last].astype(np.int64)
+        parts.append(np.stack([at, np.full(last - first, side), found[:, PRICE], found[:, SIZE]], axis=1))
     return np.concatenate(parts)
 
 
@@ -468,21 +468,20 @@ def _trades(table: np.ndarray, starts: np.ndarray, rows: int) -> dict[str, np.nd
         starts: i64[n_markets], first rows of the markets.
         rows: of the tape.
     """
-    sizes: dict[str, np.ndarray] = {
-        "trade_price": table[:, 2].astype(np.int16),
-        "trade_size": table[:, 3].astype(np.int32),
-    }
     if not len(table):
-        return {"trade_count": np.zeros((1, 2), np.int32), **sizes}
+        return {"trade_count": np.zeros((1, 2), np.int32), "trades": np.zeros((0, 3), np.int32)}
     count = np.zeros((rows, 2), np.int64)
     np.add.at(count, (table[:, 0], table[:, 1]), 1)
+    book = np.searchsorted(starts, table[:, 0], side="right") * 2 + table[:, 1]
+    lower = next_lower(table[:, 2], np.append(True, book[1:] != book[:-1]))
     stops = np.append(starts[1:], rows)
     base = 0
     for first, stop in zip(starts, stops, strict=True):
         for side in (YES, NO):
             count[first:stop, side] = base + np.cumsum(count[first:stop, side])
             base = int(count[stop - 1, side])
-    return {"trade_count": count.astype(np.int32), **sizes}
+    trades = np.stack([table[:, 2], table[:, 3], lower], axis=1)
+    return {"trade_count": count.astype(np.int32), "trades": trades.astype(np.int32)}
 
 
 def _market_facts(infos: list[SessionInfo]) -> dict[str, np.ndarray]:

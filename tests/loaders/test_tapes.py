@@ -103,7 +103,7 @@ def test_sessions_selected_from_a_tape_equal_a_tape_built_of_them(batches):
 def test_sessions_with_trades_selected_from_a_tape_equal_a_tape_built_of_them():
     source = "synthetic:sessions=3,markets=3,seconds=60,seed=3"
     whole, index = load_tape(source)
-    assert len(whole.trade_size) > 20
+    assert len(whole.trades) > 20
     chosen = [index.sessions[i].session_id for i in (2, 0)]
     apart = {events.session_id: events for events in synthetic_events(source)}
     built, _ = build_tape([apart[name] for name in chosen])
