@@ -150,7 +150,7 @@ def replay_steps(setup: Setup, observe: bool, devices: int) -> Contest:
     def run(states: Any, params: Any) -> tuple[Any, Any]:
         def step(states: Any, key: jax.Array) -> tuple[Any, Any]:
             after, reward, terminated, truncated, info = once(
-                params.tape, jax.vmap(env.transition, (0, 0, None))(states, waits, params)
+                params.tape, jax.vmap(env.transition, (0, 0, None)), states, waits, params
             )
             rows = rows_met(after, params.tape) - rows_met(states, params.tape)
             keys = jax.random.split(key, len(waits))

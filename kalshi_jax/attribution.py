@@ -7,7 +7,7 @@ from flax import struct
 
 from kalshi_jax.ledger import Ledger, unrealized_pnl
 from kalshi_jax.reward import marks
-from kalshi_jax.tape import Tape
+from kalshi_jax.tape import Quote
 
 PARTS = ("spread_captured", "adverse_selection", "spread_paid", "holding", "settlement", "fees")
 
@@ -32,7 +32,7 @@ class Account:
     settled: Ledger  # after markets that closed have paid out
 
 
-def attribute(tape: Tape, account: Account, before: jax.Array, after: jax.Array, kind: str) -> Attribution:
+def attribute(account: Account, before: Quote, after: Quote, kind: str) -> Attribution:
     """Divide a step's change of value.
 
     With m the mid when the agent decided, m' the mid at the next decision, d signed contracts (+YES, -NO) and p the YES price
@@ -48,19 +48,18 @@ def attribute(tape: Tape, account: Account, before: jax.Array, after: jax.Array,
     - fees: what they cost, 0 or less.
 
     Args:
-        tape: the tape.
         account: the ledger through the step.
-        before: i32[M], rows when the agent decided.
-        after: i32[M], rows at the next decision.
+        before: of the rows i32[M] when the agent decided.
+        after: of those at the next decision.
         kind: of the marks.
     """
-    mid, next_mid = (marks(tape, row, account.begun.position, "mid") for row in (before, after))
+    mid, next_mid = (marks(quote, account.begun.position, "mid") for quote in (before, after))
 
     def worth(ledger: Ledger, mid: jax.Array) -> jax.Array:  # of a market, before fees
         return ledger.realized_pnl + unrealized_pnl(ledger, mid)
 
-    def above_mid(ledger: Ledger, row: jax.Array, mid: jax.Array) -> jax.Array:
-        return ledger.position * (marks(tape, row, ledger.position, kind) - mid)
+    def above_mid(ledger: Ledger, quote: Quote, mid: jax.Array) -> jax.Array:
+        return ledger.position * (marks(quote, ledger.position, kind) - mid)
 
     at_mid = {name: worth(getattr(account, name), mid) for name in ("begun", "early", "placed", "met")}
     taker = account.placed.position - account.early.position

@@ -27,7 +27,17 @@ from kalshi_jax.params import make_params
 from kalshi_jax.reward import marks, new_shaping, no_parts, reward, shape
 from kalshi_jax.spaces import Choices, Observations
 from kalshi_jax.state import EnvParams, EnvState, Fees, no_orders, nothing_taken
-from kalshi_jax.tape import DOLLAR, END_OF_TIME, RESTART, best_bids, is_closed, is_settled, once, row_at
+from kalshi_jax.tape import (
+    DOLLAR,
+    END_OF_TIME,
+    Quote,
+    is_closed,
+    is_settled,
+    once,
+    quote_at,
+    record_at,
+    row_at,
+)
 
 MAX_ORDER_SIZE = 100_000
 RESTARTS = 64  # one episode in so many may end in a step before all are drawn anew
@@ -145,24 +155,26 @@ class MarketAgnosticKalshiEnv(environment.Environment[EnvState, EnvParams]):
         used, closed = state.markets >= 0, is_closed(tape, state.markets, state.row)
         intent = decode(jnp.asarray(action, jnp.int32), self.order_sizes, used)
         open_intent = replace(intent, size=jnp.where(closed[:, None], 0, intent.size))
-        account, here, placed, met, lost, early = once(tape, self._act(state, open_intent, fees, params))
+        before = quote_at(tape, state.row)
+        account, here, placed, met, lost, early = once(tape, self._act, state, before, open_intent, fees, params)
 
-        now_ms, row = once(tape, self._advance(state, here, params))
+        now_ms, row = once(tape, self._advance, state, here.row, params)
         ledger, orders, taken, met_later = once(
-            tape, meet_rows(params, account.ledger, account.orders, account.taken, here, row, fees)
+            tape, meet_rows, params, account.ledger, account.orders, account.taken, here, row, fees
         )
         met += met_later
         settled = is_settled(tape, state.markets, row)
         paid_out = settle(ledger, settled, tape.market_result[state.markets])
 
-        mark = marks(tape, row, paid_out.position, params.mark)
+        quote = quote_at(tape, row)
+        mark = marks(quote, paid_out.position, params.mark)
         value = portfolio_value(paid_out, mark)
         trades = placed.taker_orders + met.orders
         change = value - state.value
         shaping, parts = state.shaping, no_parts()
         if state.shaping is not None:
             traded = ledger.position - state.ledger.position
-            moved = mark - marks(tape, state.row, state.ledger.position, params.mark)
+            moved = mark - marks(before, state.ledger.position, params.mark)
             shaping, parts = shape(
                 state.shaping, change, (traded * moved).sum(), state.ledger.position, intent, params.shaping_weights
             )
@@ -195,35 +207,34 @@ class MarketAgnosticKalshiEnv(environment.Environment[EnvState, EnvParams]):
             **{f"reward_{name}": part for name, part in parts.items()},
         }
         through = Account(state.ledger, early, account.ledger, ledger, paid_out)
-        attribution = attribute(tape, through, state.row, row, params.mark)
+        attribution = attribute(through, before, quote, params.mark)
         terminated = self.is_terminated(following, params)
         return following, step_reward, terminated, self.is_truncated(following, params), info, attribution
 
     def _act(
-        self, state: EnvState, intent: Intent, fees: Fees, params: EnvParams
-    ) -> tuple[EnvState, jax.Array, Placed, Met, jax.Array, Ledger]:
+        self, state: EnvState, now: Quote, intent: Intent, fees: Fees, params: EnvParams
+    ) -> tuple[EnvState, Quote, Placed, Met, jax.Array, Ledger]:
         """Cancel and place orders, at once or `latency_ms` later.
 
         Returns:
-            The state with the account after that, the rows i32[M] at which it happened, what the new orders did, what resting
+            The state with the account after that, the rows (i32[M]) at which it happened, what the new orders did, what resting
             orders got before, how many orders were lost on the way, i32[] (a book began anew, or the recording ended), and the
             ledger just before the new orders.
         """
         tape, zero = params.tape, jnp.zeros((), jnp.int32)
-        best = best_bids(tape, state.row)
-        orders, kept = keep_orders(state.orders, intent, best, params.hold_cancels)
-        sent = send_orders(tape, state.row, intent, kept)
-        ledger, taken, here, met, missing = state.ledger, state.taken, state.row, Met(zero, zero), zero
+        orders, kept = keep_orders(state.orders, intent, now, params.hold_cancels)
+        sent = send_orders(tape, now, intent, kept)
+        ledger, taken, here, met, missing = state.ledger, state.taken, now, Met(zero, zero), zero
         if params.delayed:
             stay = orders
             sent = limit_orders(tape, state.row, ledger, taken, sent)
             arrival_ms = state.now_ms + params.latency_ms
-            here = row_at(tape, state.markets, jnp.minimum(arrival_ms, state.end_ms))
-            ledger, orders, taken, met = meet_rows(params, ledger, state.orders, taken, state.row, here, fees)
+            here = quote_at(tape, row_at(tape, state.markets, jnp.minimum(arrival_ms, state.end_ms)))
+            ledger, orders, taken, met = meet_rows(params, ledger, state.orders, taken, now, here.row, fees)
             late = arrival_ms > state.end_ms
-            lost = late | (tape.record[state.row, RESTART] <= here)
+            lost = late | (now.restart <= here.row)
             missing = ((sent.intent.size > 0) & lost[:, None]).sum()
-            sent = arrive(tape, here, sent, lost)
+            sent = arrive(tape, here.row, sent, lost)
             gone = (stay.price == 0) & ~late
             cut = jnp.where(kept & ~late, jnp.minimum(orders.remaining, stay.remaining), orders.remaining)
             orders = replace(orders, price=jnp.where(gone, 0, orders.price), remaining=cut)
@@ -234,11 +245,14 @@ class MarketAgnosticKalshiEnv(environment.Environment[EnvState, EnvParams]):
     def observation(self, state: EnvState, params: EnvParams) -> Observation:
         """Build what the agent sees of a state."""
         fees = _gather_fees(params.fees, state.markets)
-        free_cash = state.ledger.cash - once(params.tape, reserved_cash(state.orders, fees)).sum()
-        mark = marks(params.tape, state.row, state.ledger.position, params.mark)
+        free_cash = state.ledger.cash - once(params.tape, reserved_cash, state.orders, fees).sum()
+        quote, of_rows = record_at(params.tape, state.row)
+        mark = marks(quote, state.ledger.position, params.mark)
         return build_observation(
             params.tape,
             state,
+            quote,
+            of_rows,
             free_cash,
             mark,
             params.initial_cash,
@@ -285,7 +299,7 @@ class MarketAgnosticKalshiEnv(environment.Environment[EnvState, EnvParams]):
         """
         if params is None:
             params = self.default_params
-        ended, step_reward, terminated, truncated, info = once(params.tape, self.transition(state, action, params))
+        ended, step_reward, terminated, truncated, info = once(params.tape, self.transition, state, action, params)
         state = self.restart(terminated | truncated, key, ended, params)
         info = {
             **info,

@@ -26,9 +26,8 @@ from kalshi_jax.tape import (
     NO_ROW,
     START,
     YES,
+    Quote,
     Tape,
-    best_bids,
-    features_of,
     locate,
     once,
 )
@@ -96,6 +95,8 @@ def split_portfolio(portfolio: jax.Array, markets: int) -> tuple[jax.Array, jax.
 def build_observation(
     tape: Tape,
     state: EnvState,
+    quote: Quote,
+    of_rows: jax.Array,
     free_cash: jax.Array,
     mark: jax.Array,
     initial_cash: jax.Array,
@@ -109,6 +110,8 @@ def build_observation(
     Args:
         tape: the tape.
         state: the state.
+        quote: of its rows.
+        of_rows: f32[M, 42], features of its rows.
         free_cash: i32[], cash less what resting orders hold back.
         mark: i32[M], the mark of each slot.
         initial_cash: i32[], starting capital.
@@ -118,19 +121,20 @@ def build_observation(
         sequence: include tier 3.
     """
     used = state.markets >= 0
-    row = jnp.where(used, state.row, NO_ROW)
     book, sequences = len(BOOK_FEATURES), len(BOOK_FEATURES) + len(SEQUENCE_FEATURES)
-    of_rows = features_of(tape, row)
-    tiers = [of_rows[:, :book]]
-    if temporal:
-        tiers.append(time_features(tape, state.session, row, of_rows[:, sequences:], state.now_ms))
-    if sequence:
-        tiers.append(of_rows[:, book:sequences])
-    tiers = once(tape, tiers)
+
+    def tiers(state: EnvState, of_rows: jax.Array) -> list[jax.Array]:
+        found = [of_rows[:, :book]]
+        if temporal:
+            found.append(time_features(tape, state.session, state.row, of_rows[:, sequences:], state.now_ms))
+        if sequence:
+            found.append(of_rows[:, book:sequences])
+        return found
+
     return Observation(
-        market=jnp.where(used[:, None], jnp.concatenate(tiers, axis=-1), 0.0),
-        portfolio=portfolio_features(tape, state, row, mark, initial_cash, episode_length),
-        action_mask=legal_actions(tape, row, state.ledger.position, free_cash, used, state.orders, order_sizes),
+        market=jnp.where(used[:, None], jnp.concatenate(once(tape, tiers, state, of_rows), axis=-1), 0.0),
+        portfolio=portfolio_features(tape, state, quote, mark, initial_cash, episode_length),
+        action_mask=legal_actions(tape, quote, state.ledger.position, free_cash, used, state.orders, order_sizes),
     )
 
 
@@ -223,13 +227,19 @@ def time_features(tape: Tape, session: jax.Array, row: jax.Array, of_rows: jax.A
         of_rows: f32[M, 6], rhythm and moves of the rows.
         now_ms: i32[].
     """
-    track = tape.num_markets + session
-    count = locate(tape, track, now_ms)
-    position = tape.track[track, START] + jnp.maximum(count - 1, 0)
-    began = jnp.append(count > 0, row != NO_ROW)
-    last = jnp.where(began, tape.time_ms[jnp.append(position, row)], 0)
-    of_session = tape.rhythm[position - (tape.time_ms.shape[0] - tape.rhythm.shape[0])]
-    began, last, rhythm = once(tape, (began, last, jnp.concatenate([of_session[None], of_rows[:, :4]])))
+
+    def changes(
+        session: jax.Array, row: jax.Array, of_rows: jax.Array, now_ms: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        track = tape.num_markets + session
+        count = locate(tape, track, now_ms)
+        position = tape.track[track, START] + jnp.maximum(count - 1, 0)
+        began = jnp.append(count > 0, row != NO_ROW)
+        last = jnp.where(began, tape.time_ms[jnp.append(position, row)], 0)
+        of_session = tape.rhythm[position - (tape.time_ms.shape[0] - tape.rhythm.shape[0])]
+        return began, last, jnp.concatenate([of_session[None], of_rows[:, :4]])
+
+    began, last, rhythm = once(tape, changes, session, row, of_rows, now_ms)
     rhythm = jnp.where(began[:, None], rhythm, 0.0)
     quiet = now_ms - last
     left = [jnp.maximum(window - quiet, 0).astype(jnp.float32) for window in WINDOWS_MS]
@@ -255,9 +265,20 @@ def time_features(tape: Tape, session: jax.Array, row: jax.Array, of_rows: jax.A
 
 
 def portfolio_features(
-    tape: Tape, state: EnvState, row: jax.Array, mark: jax.Array, initial_cash: jax.Array, episode_length: jax.Array
+    tape: Tape, state: EnvState, quote: Quote, mark: jax.Array, initial_cash: jax.Array, episode_length: jax.Array
 ) -> jax.Array:
     """Describe the account: per market slot its holding and resting orders, then the whole, f32[P]."""
+    per_holding, per_order, overall = once(
+        tape, _account_features, tape, state, quote, mark, initial_cash, episode_length
+    )
+    per_market = jnp.concatenate([per_holding, per_order.reshape(per_order.shape[0], -1)], axis=-1)
+    return jnp.concatenate([per_market.reshape(-1).astype(jnp.float32), overall])
+
+
+def _account_features(
+    tape: Tape, state: EnvState, quote: Quote, mark: jax.Array, initial_cash: jax.Array, episode_length: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Compute features of the holdings, f32[M, 4], of the resting orders, f32[M, O, 3], and of the whole, f32[4]."""
     ledger, orders = state.ledger, state.orders
     used = state.markets >= 0
     holding = jnp.abs(ledger.position)
@@ -274,7 +295,7 @@ def portfolio_features(
         ],
         axis=-1,
     )
-    here = jnp.take_along_axis(best_bids(tape, row), resting_side(orders.direction), axis=1)
+    here = quote.bid(resting_side(orders.direction))
     resting = orders.price > 0
     per_order = jnp.stack(
         [
@@ -293,14 +314,12 @@ def portfolio_features(
             jnp.clip((episode_length - state.time) / jnp.maximum(episode_length, 1), 0, 1),
         ]
     ).astype(jnp.float32)
-    per_holding, per_order, overall = once(tape, (per_holding, per_order, overall))
-    per_market = jnp.concatenate([per_holding, per_order.reshape(per_order.shape[0], -1)], axis=-1)
-    return jnp.concatenate([per_market.reshape(-1).astype(jnp.float32), overall])
+    return per_holding, per_order, overall
 
 
 def legal_actions(
     tape: Tape,
-    row: jax.Array,
+    quote: Quote,
     position: jax.Array,
     free_cash: jax.Array,
     used: jax.Array,
@@ -308,13 +327,16 @@ def legal_actions(
     order_sizes: tuple[int, ...],
 ) -> jax.Array:
     """Tell which actions make sense: a book to trade with, a holding to sell, free cash for the best price, bool[M, O, A]."""
-    best = best_bids(tape, row)
-    columns = [jnp.ones_like(used)]
-    for size in order_sizes:
-        for direction, waits, reduces in zip(DIRECTION.tolist(), WAITS.tolist(), REDUCES.tolist(), strict=True):
-            there = best[:, YES if (direction > 0) == waits else NO]  # rests on one side, takes from the other
-            price = there if waits else DOLLAR - there
-            allowed = position * direction < 0 if reduces else size * price <= free_cash
-            columns.append(used & (there > 0) & allowed)
-    mask = jnp.stack(once(tape, columns), axis=-1)
-    return jnp.broadcast_to(mask[:, None, :], (row.shape[0], orders.price.shape[1], num_actions(order_sizes)))
+
+    def columns(best: jax.Array, position: jax.Array, free_cash: jax.Array, used: jax.Array) -> list[jax.Array]:
+        found = [jnp.ones_like(used)]
+        for size in order_sizes:
+            for direction, waits, reduces in zip(DIRECTION.tolist(), WAITS.tolist(), REDUCES.tolist(), strict=True):
+                there = best[:, YES if (direction > 0) == waits else NO]  # rests on one side, takes from the other
+                price = there if waits else DOLLAR - there
+                allowed = position * direction < 0 if reduces else size * price <= free_cash
+                found.append(used & (there > 0) & allowed)
+        return found
+
+    mask = jnp.stack(once(tape, columns, quote.best, position, free_cash, used), axis=-1)
+    return jnp.broadcast_to(mask[:, None, :], (*orders.price.shape, num_actions(order_sizes)))

@@ -20,7 +20,7 @@ from kalshi_jax.fees import fee_weight, order_fee
 from kalshi_jax.ledger import Ledger, Trade, book_trades, closing_contracts
 from kalshi_jax.queues import QUEUE_MODELS, next_fall
 from kalshi_jax.state import EnvParams, Fees, Orders, Taken
-from kalshi_jax.tape import DOLLAR, RESTART, ROW, SIZE, TRADED, UNEXPLAINED, Tape, first_reach, highest_bid
+from kalshi_jax.tape import DOLLAR, ROW, SIZE, TRADED, UNEXPLAINED, Quote, Tape, first_reach, highest_bid
 from kalshi_jax.walks import take_displayed
 
 
@@ -58,16 +58,15 @@ def meet_rows(
     ledger: Ledger,
     orders: Orders,
     taken: Taken,
-    before: jax.Array,
+    here: Quote,
     after: jax.Array,
     fees: Fees,
 ) -> tuple[Ledger, Orders, Taken, Met]:
-    """Lead every resting order through rows before + 1 .. after (i32[M]) of its market, and book what it gets on the way.
+    """Lead every resting order from the rows `here` to `after` (i32[M]) of its market, and book what it gets on the way.
 
     A row at which a book begins anew, or closes, cancels what still rests there.
     """
-    tape = params.tape
-    restart = tape.record[before, RESTART]
+    tape, before, restart = params.tape, here.row, here.restart
     until = jnp.minimum(after, restart - 1)
     waits = orders.price > 0
     prints = tape.trades.shape[0] > 0

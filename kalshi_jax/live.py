@@ -17,7 +17,7 @@ from kalshi_jax.env import MarketAgnosticKalshiEnv
 from kalshi_jax.ledger import Ledger
 from kalshi_jax.orders import keep_orders, place_orders, send_orders
 from kalshi_jax.state import EnvParams, EnvState, Orders, Taken
-from kalshi_jax.tape import CENT, DOLLAR, best_bids
+from kalshi_jax.tape import CENT, DOLLAR, quote_at
 from kalshi_jax.walks import walk_book
 
 
@@ -131,16 +131,16 @@ def _plan(env: MarketAgnosticKalshiEnv, params: EnvParams, state: EnvState, acti
     tape = params.tape
     fees = jax.tree.map(lambda x: x[jnp.maximum(state.markets, 0)], params.fees)
     intent = decode(action, env.order_sizes, state.markets >= 0)
-    best = best_bids(tape, state.row)
-    orders, affirmed = keep_orders(state.orders, intent, best, params.hold_cancels)
+    here = quote_at(tape, state.row)
+    orders, affirmed = keep_orders(state.orders, intent, here, params.hold_cancels)
     kept = orders
-    sent = send_orders(tape, state.row, intent, affirmed)
+    sent = send_orders(tape, here, intent, affirmed)
 
     def place(carry: tuple[Ledger, Orders, Taken], o: jax.Array) -> tuple[tuple[Ledger, Orders, Taken], Any]:
         ledger, orders, taken = carry
         size = jnp.where(jnp.arange(env.orders_per_market) == o, sent.intent.size, 0)
         only = replace(sent, intent=replace(sent.intent, size=size))
-        after, orders, taken_after, _ = place_orders(params, state.row, ledger, orders, taken, only, fees)
+        after, orders, taken_after, _ = place_orders(params, here, ledger, orders, taken, only, fees)
         direction = intent.direction[:, o]
         filled = (after.position - ledger.position) * direction
         # the last contract taken has the deepest price: what the whole costs more than all but one

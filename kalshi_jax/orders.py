@@ -10,10 +10,10 @@ from flax import struct
 
 from kalshi_jax.actions import Intent, resting_side, taking_side
 from kalshi_jax.fills import maker_fee, reserved_cash, rest_at
-from kalshi_jax.ledger import MAX_WEALTH, Ledger, book_trades, cash_change, closing_contracts
+from kalshi_jax.ledger import MAX_WEALTH, Ledger, Trade, book_trades, cash_change, closing_contracts
 from kalshi_jax.queues import first_fall
 from kalshi_jax.state import EnvParams, Fees, Orders, Taken
-from kalshi_jax.tape import DOLLAR, ENTRY, SIZE, Tape, once
+from kalshi_jax.tape import DOLLAR, ENTRY, SIZE, Quote, Tape, once
 from kalshi_jax.walks import deepest_bid, walk_book
 
 
@@ -35,39 +35,38 @@ class Sent:
     entry: jax.Array  # i32[M, O], the last change of a WAIT order's level
 
 
-def keep_orders(orders: Orders, intent: Intent, best: jax.Array, hold_cancels: jax.Array) -> tuple[Orders, jax.Array]:
+def keep_orders(orders: Orders, intent: Intent, here: Quote, hold_cancels: jax.Array) -> tuple[Orders, jax.Array]:
     """Cancel every resting order that its slot does not re-affirm.
 
     Args:
         orders: resting orders.
         intent: what the agent wants now.
-        best: i32[M, S], best bid per side, 0 if none.
+        here: what the rows i32[M] quote.
         hold_cancels: bool[].
 
     Returns:
         The orders that stay (price 0 where cancelled), and bool[M, O]: re-affirmed, so nothing new is to be placed.
     """
-    here = jnp.take_along_axis(best, resting_side(orders.direction), axis=1)
     same = intent.waits & (intent.direction == orders.direction) & (intent.reduces == orders.reduces)
     fits = (intent.size > 0) & (intent.size <= orders.filled + orders.remaining)
-    affirmed = (orders.price > 0) & same & fits & (here == orders.price)
+    affirmed = (orders.price > 0) & same & fits & (here.bid(resting_side(orders.direction)) == orders.price)
     stays = affirmed | ((orders.price > 0) & (intent.size == 0) & ~hold_cancels)
     remaining = jnp.where(affirmed, jnp.minimum(orders.remaining, intent.size), orders.remaining)
     return replace(orders, price=jnp.where(stays, orders.price, 0), remaining=remaining), affirmed
 
 
-def send_orders(tape: Tape, row: jax.Array, intent: Intent, kept: jax.Array) -> Sent:
-    """Write down the new orders of a decision on the books of rows i32[M]; nothing new for slots whose order is `kept`.
+def send_orders(tape: Tape, here: Quote, intent: Intent, kept: jax.Array) -> Sent:
+    """Write down the new orders of a decision on the books of rows `here` (i32[M]); nothing new for slots whose order is `kept`.
 
     A WAIT order is a post-only limit at the best bid of its side. A NOW order takes whatever is displayed.
     """
     side = resting_side(intent.direction)
-    best = tape.record[row[:, None], side]
+    best = here.bid(side)
     sends = ~kept & ~(intent.waits & (best == 0))
     return Sent(
         intent=replace(intent, size=jnp.where(sends, intent.size, 0)),
         limit=jnp.where(intent.waits, best, 0),
-        entry=tape.levels[row[:, None], side, 0, ENTRY],
+        entry=tape.levels[here.row[:, None], side, 0, ENTRY],
     )
 
 
@@ -96,7 +95,7 @@ def arrive(tape: Tape, row: jax.Array, sent: Sent, lost: jax.Array) -> Sent:
 
 
 def place_orders(
-    params: EnvParams, row: jax.Array, ledger: Ledger, orders: Orders, taken: Taken, sent: Sent, fees: Fees
+    params: EnvParams, here: Quote, ledger: Ledger, orders: Orders, taken: Taken, sent: Sent, fees: Fees
 ) -> tuple[Ledger, Orders, Taken, Placed]:
     """Place new orders: order slot 0 of all markets in slot order, then order slot 1, and so on.
 
@@ -104,45 +103,21 @@ def place_orders(
     refused, and so is, whole, what cash less reserves cannot cover or what could carry the account past the ledger's bound.
     """
     tape, intent = params.tape, sent.intent
-    markets, slots = intent.size.shape
-    zero = jnp.zeros((), jnp.int32)
+    slots, zero = intent.size.shape[1], jnp.zeros((), jnp.int32)
     placed = Placed(zero, zero, zero)
-    reserved = once(tape, reserved_cash(orders, fees)).sum()
+    reserved = once(tape, reserved_cash, orders, fees).sum()
     for o in range(slots):
         direction, size, waits, reduces = (
             x[:, o] for x in (intent.direction, intent.size, intent.waits, intent.reduces)
         )
         size = jnp.where(reduces, closing_contracts(ledger.position, direction, size), size)
 
-        # what each market's order would do, were it accepted
-        price = sent.limit[:, o]
-        trade, taken_if = walk_book(
-            tape, row, taken, ledger.position, direction, jnp.where(waits, 0, size), fees, price
+        price, joins = sent.limit[:, o], waits & (size > 0)
+        would, trade, taken_if = once(
+            tape, _consider, tape, here, ledger, taken, fees, direction, size, waits, reduces, price
         )
-        cash_move = cash_change(ledger.position, trade)
-        position_if = ledger.position + direction * trade.contracts
-        joins = waits & (size > 0)
-        crosses = joins & (tape.record[row, taking_side(direction)] >= DOLLAR - price)
-        hold_back = jnp.where(reduces, 0, price * size) + maker_fee(fees, price, size)
-        more_wealth = jnp.where(
-            waits, DOLLAR * size, cash_move + DOLLAR * (jnp.abs(position_if) - jnp.abs(ledger.position))
-        )
-        wants = jnp.where(waits, joins, trade.contracts > 0)
-        waits, wants, crosses, hold_back, cash_move, more_wealth, trade, taken_if = once(
-            tape, (waits, wants, crosses, hold_back, cash_move, more_wealth, trade, taken_if)
-        )
-
-        # which are accepted, in slot order: each sees the cash that the ones before it left
-        cash, wealth = ledger.cash, _wealth(ledger, orders)
-        accepted = []
-        for m in range(markets):
-            covered = jnp.where(waits[m], cash - reserved >= hold_back[m], cash + cash_move[m] >= reserved)
-            ok = wants[m] & ~crosses[m] & covered & (reduces[m] | (more_wealth[m] <= MAX_WEALTH - wealth))
-            cash += jnp.where(ok & ~waits[m], cash_move[m], 0)
-            reserved += jnp.where(ok & waits[m], hold_back[m], 0)
-            wealth += jnp.where(ok & ~(waits[m] & reduces[m]), more_wealth[m], 0)
-            accepted.append(ok)
-        ok = jnp.stack(once(tape, accepted))
+        accepted, reserved = once(tape, _accept, would, ledger.cash, reserved, _wealth(ledger, orders))
+        ok, waits = jnp.stack(accepted), would.waits
 
         fills = ok & ~waits
         trade = jax.tree.map(lambda x, fills=fills: jnp.where(fills, x, 0), trade)
@@ -158,16 +133,78 @@ def place_orders(
             front=tape.entries[entry, SIZE],
             fall=first_fall(tape, params.queue_model, entry),
         )
-        joins = ok & waits
+        rests = ok & waits
         orders = jax.tree.map(
-            lambda old, x, joins=joins, o=o: old.at[:, o].set(jnp.where(joins, x, old[:, o])), orders, new
+            lambda old, x, rests=rests, o=o: old.at[:, o].set(jnp.where(rests, x, old[:, o])), orders, new
         )
         placed = Placed(
             taker_orders=placed.taker_orders + fills.sum(),
             taker_contracts=placed.taker_contracts + trade.contracts.sum(),
-            refused=placed.refused + (wants & ~ok).sum(),
+            refused=placed.refused + (would.wants & ~ok).sum(),
         )
     return ledger, orders, taken, placed
+
+
+@struct.dataclass
+class _Would:
+    """What each market's order would do, were it accepted."""
+
+    waits: jax.Array  # bool[M]
+    wants: jax.Array  # bool[M], there is one
+    crosses: jax.Array  # bool[M]
+    reduces: jax.Array  # bool[M]
+    hold_back: jax.Array  # i32[M], of a WAIT order
+    cash_move: jax.Array  # i32[M], of a NOW order
+    more_wealth: jax.Array  # i32[M]
+
+
+def _consider(
+    tape: Tape,
+    here: Quote,
+    ledger: Ledger,
+    taken: Taken,
+    fees: Fees,
+    direction: jax.Array,
+    size: jax.Array,
+    waits: jax.Array,
+    reduces: jax.Array,
+    price: jax.Array,
+) -> tuple[_Would, Trade, Taken]:
+    """Find what the orders of one order slot would do, i32[M] each; arguments as in `place_orders`."""
+    trade, taken_if = walk_book(
+        tape, here.row, taken, ledger.position, direction, jnp.where(waits, 0, size), fees, price
+    )
+    cash_move = cash_change(ledger.position, trade)
+    position_if = ledger.position + direction * trade.contracts
+    joins = waits & (size > 0)
+    opposite = here.bid(taking_side(direction)[:, None])[:, 0]
+    more_if = cash_move + DOLLAR * (jnp.abs(position_if) - jnp.abs(ledger.position))
+    would = _Would(
+        waits=waits,
+        wants=jnp.where(waits, joins, trade.contracts > 0),
+        crosses=joins & (opposite >= DOLLAR - price),
+        reduces=reduces,
+        hold_back=jnp.where(reduces, 0, price * size) + maker_fee(fees, price, size),
+        cash_move=cash_move,
+        more_wealth=jnp.where(waits, DOLLAR * size, more_if),
+    )
+    return would, trade, taken_if
+
+
+def _accept(
+    would: _Would, cash: jax.Array, reserved: jax.Array, wealth: jax.Array
+) -> tuple[list[jax.Array], jax.Array]:
+    """Accept orders in slot order, bool[] each: one sees the cash that those before it left; and what is reserved after that."""
+    accepted = []
+    for m in range(len(would.waits)):
+        each = jax.tree.map(lambda x, m=m: x[m], would)
+        covered = jnp.where(each.waits, cash - reserved >= each.hold_back, cash + each.cash_move >= reserved)
+        ok = each.wants & ~each.crosses & covered & (each.reduces | (each.more_wealth <= MAX_WEALTH - wealth))
+        cash += jnp.where(ok & ~each.waits, each.cash_move, 0)
+        reserved += jnp.where(ok & each.waits, each.hold_back, 0)
+        wealth += jnp.where(ok & ~(each.waits & each.reduces), each.more_wealth, 0)
+        accepted.append(ok)
+    return accepted, reserved
 
 
 def _where_market(condition: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from kalshi_jax.actions import PRIMITIVES, Intent
 from kalshi_jax.state import Shaping, ShapingWeights
-from kalshi_jax.tape import DOLLAR, MARK, Tape
+from kalshi_jax.tape import DOLLAR, Quote
 
 PER_DOLLAR = 0.01
 FREE_TRADES = 5
@@ -88,16 +88,15 @@ def shape(
     return following, parts
 
 
-def marks(tape: Tape, row: jax.Array, position: jax.Array, kind: str) -> jax.Array:
+def marks(quote: Quote, position: jax.Array, kind: str) -> jax.Array:
     """Give the YES price at which each holding is valued, i32[M] in 0.01 cent.
 
     Args:
-        tape: the tape.
-        row: i32[M].
+        quote: of the rows i32[M].
         position: i32[M]; only the exit mark depends on it.
         kind: "mid", floor((bid + ask) / 2), or "exit", what the book would pay.
     """
-    bid, ask = tape.record[row, MARK.start], tape.record[row, MARK.start + 1]
+    bid, ask = quote.mark[:, 0], quote.mark[:, 1]
     if kind == "mid":
         return (bid + ask) >> 1
     return jnp.where(position >= 0, bid, ask)

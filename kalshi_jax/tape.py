@@ -6,9 +6,10 @@ moment of any market can be a beginning. `loaders` builds it; it travels in `Env
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -168,61 +169,96 @@ def locate(tape: Tape, track: jax.Array, time_ms: jax.Array) -> jax.Array:
     Returns:
         i32[...], between 0 (before the first) and `track_length[track]`.
     """
-    start, length, first_cell, shift, last_ms = jnp.moveaxis(tape.track[track], -1, 0)
-    inside = jnp.clip(time_ms, 0, last_ms)
-    cell = first_cell + (inside >> shift)
-    low = tape.grid[cell]
-    if tape.bisections:
-        high = tape.grid[cell + 1]
-        for _ in range(tape.bisections):
-            middle = (low + high) >> 1
-            past = (low < high) & (tape.time_ms[start + middle] <= inside)
-            low, high = jnp.where(past, middle + 1, low), jnp.where(past, high, jnp.minimum(middle, high))
-    inside, low, left = once(tape, (inside, low, length - low))
-    times = slices(tape.time_ms, start + low, SCAN)
+
+    def narrow(track: jax.Array, time_ms: jax.Array) -> tuple[jax.Array, ...]:
+        start, length, first_cell, shift, last_ms = jnp.moveaxis(tape.track[track], -1, 0)
+        inside = jnp.clip(time_ms, 0, last_ms)
+        cell = first_cell + (inside >> shift)
+        low = tape.grid[cell]
+        if tape.bisections:
+            high = tape.grid[cell + 1]
+            for _ in range(tape.bisections):
+                middle = (low + high) >> 1
+                past = (low < high) & (tape.time_ms[start + middle] <= inside)
+                low, high = jnp.where(past, middle + 1, low), jnp.where(past, high, jnp.minimum(middle, high))
+        return inside, low, start + low, length - low
+
+    inside, low, first, left = once(tape, narrow, track, time_ms)
+    times = slices(tape.time_ms, first, SCAN)
     there = (times <= inside[..., None]) & (jnp.arange(SCAN) < left[..., None])
     return jnp.where(time_ms < 0, 0, low + there.sum(-1))
 
 
-def once(tape: Tape, values: _Tree) -> _Tree:
-    """Have the compiler compute these arrays once, not again inside every loop that uses them.
+def once(tape: Tape, compute: Callable[..., _Tree], *operands: Any) -> _Tree:
+    """Give `compute(*operands)`, and have the compiler do so once, not again inside every loop that uses the result.
 
     XLA fuses what it can, and would rather repeat a hundred operations for each of 52 features than store their result. On a CPU
     it drops optimization barriers before it fuses, but it cannot see through a condition on what the tape holds. Masks pass as
     words: of a mask in memory XLA's CPU compiler makes loops that go bit by bit.
     """
-    if not is_traced(values):
-        return values
+    if not is_traced(operands):
+        return compute(*operands)
+    compute = jax.jit(compute)  # traced once
 
-    def on_cpu(values: _Tree) -> _Tree:
-        words = jax.tree.map(lambda x: x.astype(jnp.int32) if x.dtype == bool else x, values)
-        known = tape.track[0, START] >= 0
-        words = jax.lax.cond(known, lambda x: x, lambda x: jax.tree.map(jnp.zeros_like, x), words)
-        return jax.tree.map(lambda x, word: word != 0 if x.dtype == bool else word, values, words)
+    def words(*operands: Any) -> _Tree:
+        return jax.tree.map(lambda x: x.astype(jnp.int32) if x.dtype == bool else x, compute(*operands))
 
-    return jax.lax.platform_dependent(values, cpu=on_cpu, default=jax.lax.optimization_barrier)
+    def nothing(*operands: Any) -> _Tree:
+        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(words, *operands))
+
+    def on_cpu(*operands: Any) -> _Tree:
+        found = jax.lax.cond(tape.track[0, START] >= 0, words, nothing, *operands)
+        shapes = jax.eval_shape(compute, *operands)
+        return jax.tree.map(lambda x, word: word != 0 if x.dtype == bool else word, shapes, found)
+
+    def elsewhere(*operands: Any) -> _Tree:
+        return jax.lax.optimization_barrier(compute(*operands))
+
+    return jax.lax.platform_dependent(*operands, cpu=on_cpu, default=elsewhere)
 
 
-def best_bids(tape: Tape, row: jax.Array) -> jax.Array:
-    """Read the best bids of rows (i32[...]), i32[..., S] in 0.01 cent, 0 where there is none."""
-    return tape.record[row, :2]
+@struct.dataclass
+class Quote:
+    """What a row quotes: the head of its record."""
+
+    row: jax.Array  # i32[...]
+    best: jax.Array  # i32[..., S], best bids in 0.01 cent, 0 where there is none
+    mark: jax.Array  # i32[..., 2], best YES bid and ask, of the last quoted row where both are missing
+    restart: jax.Array  # i32[...], the market's next row that cancels resting orders
+
+    def bid(self, side: jax.Array) -> jax.Array:
+        """Choose the best bids of sides (i32[M, O]) from those of rows i32[M], i32[M, O]."""
+        return jnp.where(side == YES, self.best[:, YES, None], self.best[:, NO, None])
 
 
-def features_of(tape: Tape, row: jax.Array) -> jax.Array:
-    """Read the features of rows (i32[...]), f32[..., 42].
+def quote_at(tape: Tape, row: jax.Array) -> Quote:
+    """Read what rows (i32[...]) quote."""
+    return _quote(row, once(tape, lambda row: tape.record[row, :FEATURES], row))
+
+
+def _quote(row: jax.Array, words: jax.Array) -> Quote:
+    return Quote(row, words[..., :2], words[..., MARK], words[..., RESTART])
+
+
+def record_at(tape: Tape, row: jax.Array) -> tuple[Quote, jax.Array]:
+    """Read what rows (i32[...]) quote, and their features, f32[..., 42].
 
     On a CPU a loop that reads many neighbours for each of many rows waits for memory again and again. One that reads a single
     word of each cache line, and does nothing else, has many reads on their way at once: it goes first.
     """
     if is_traced(row):
         row = jax.lax.platform_dependent(row, cpu=partial(_fetch, tape), default=lambda row: row)
-    return jax.lax.bitcast_convert_type(tape.record[row, FEATURES:], jnp.float32)
+    words = tape.record[row]
+    return _quote(row, words), jax.lax.bitcast_convert_type(words[..., FEATURES:], jnp.float32)
 
 
 def _fetch(tape: Tape, row: jax.Array) -> jax.Array:
-    words = [tape.record[row, word] for word in range(0, tape.record.shape[1], LINE)]
-    never = sum(word == NOT_FINITE for word in words) > 0  # no word is, but compilers do not know
-    return once(tape, jnp.where(never, NO_ROW, row))
+    def fetch(row: jax.Array) -> jax.Array:
+        words = [tape.record[row, word] for word in range(0, tape.record.shape[1], LINE)]
+        never = sum(word == NOT_FINITE for word in words) > 0  # no word is, but compilers do not know
+        return jnp.where(never, NO_ROW, row)
+
+    return once(tape, fetch, row)
 
 
 def slices(values: jax.Array, start: jax.Array, count: int) -> jax.Array:
@@ -243,10 +279,12 @@ def row_at(tape: Tape, market: jax.Array, time_ms: jax.Array) -> jax.Array:
 
 @over_markets
 def _row_at(own: tuple[jax.Array, jax.Array], tape: Tape) -> jax.Array:
-    market, time_ms = own
-    track = jnp.maximum(market, 0)
-    count = locate(tape, track, time_ms)
-    return jnp.where((market >= 0) & (count > 0), tape.track[track, START] + count - 1, NO_ROW)
+    def find(market: jax.Array, time_ms: jax.Array) -> jax.Array:
+        track = jnp.maximum(market, 0)
+        count = locate(tape, track, time_ms)
+        return jnp.where((market >= 0) & (count > 0), tape.track[track, START] + count - 1, NO_ROW)
+
+    return once(tape, find, *own)
 
 
 def first_reach(

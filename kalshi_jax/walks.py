@@ -69,6 +69,11 @@ def walk_book(
 def _walk_book(own: Any, tape: Tape) -> tuple[Trade, Taken]:
     row, taken, position, direction, contracts, fees, limit = own
     walk, free = _walk(tape, row, taken, taking_side(direction), contracts, limit)
+    trade = once(tape, _pay, walk, position, direction, fees)
+    return trade, _remember(tape, taken, walk, free)
+
+
+def _pay(walk: _Walk, position: jax.Array, direction: jax.Array, fees: Fees) -> Trade:
     close = closing_contracts(position, direction, walk.filled)
     gross = closing_gross = high = low = jnp.zeros_like(close)
     for price, take in zip(walk.price, walk.take, strict=True):
@@ -80,14 +85,13 @@ def _walk_book(own: Any, tape: Tape) -> tuple[Trade, Taken]:
         weight_high, weight_low = fee_weight(price)
         high += take * weight_high
         low += take * weight_low
-    trade = Trade(
+    return Trade(
         direction=direction,
         contracts=walk.filled,
         gross=gross,
         closing_gross=closing_gross,
         fee=order_fee(fees.taker_rate, fees.taker_flat, high, low, walk.filled),
     )
-    return trade, _remember(tape, taken, walk, free)
 
 
 def take_displayed(
@@ -122,37 +126,47 @@ def _walk(
         The walk, and the memory's free places, bool[C, M].
     """
     levels = min(taken.entry.shape[1], tape.levels.shape[2])
-    price, size, entry = jnp.moveaxis(tape.levels[row, side, :levels], (-1, -2), (0, 1))  # i32[L, M] each
-    known, gone = taken.entry.T, taken.contracts.T
-    changed = tape.entries[jnp.where(gone > 0, known + 1, 0), ROW] <= row
-    free = (gone == 0) | changed
-    price, size, entry, known, gone, free = once(tape, (price, size, entry, known, gone, free))
-    gone_here = sum((jnp.where(known[c] == entry, gone[c], 0) for c in range(len(free))), jnp.zeros_like(entry))
 
-    room, left = sum(free.astype(jnp.int32)), contracts
-    takes, further = [], []
-    for level_price, level_size, level_gone in zip(price, size, gone_here, strict=True):
-        offered = jnp.where(level_price >= limit, jnp.maximum(level_size - level_gone, 0), 0)
-        new = (offered > 0) & (level_gone == 0)
-        room = room - new
-        take = jnp.where(room >= 0, jnp.minimum(left, offered), 0)
-        left = left - take
-        takes.append(take)
-        further.append((new & (take > 0)).astype(jnp.int32))
-    takes, further, left = once(tape, (takes, further, left))
+    def look(row: jax.Array, side: jax.Array, taken: Taken) -> tuple[jax.Array, ...]:
+        price, size, entry = jnp.moveaxis(tape.levels[row, side, :levels], (-1, -2), (0, 1))  # i32[L, M] each
+        known, gone = taken.entry.T, taken.contracts.T
+        changed = tape.entries[jnp.where(gone > 0, known + 1, 0), ROW] <= row
+        return price, size, entry, known, gone, (gone == 0) | changed
+
+    def take(shown: tuple[jax.Array, ...], contracts: jax.Array) -> tuple[Columns, Columns, jax.Array]:
+        price, size, entry, known, gone, free = shown
+        gone_here = sum((jnp.where(known[c] == entry, gone[c], 0) for c in range(len(free))), jnp.zeros_like(entry))
+        room, left = sum(free.astype(jnp.int32)), contracts
+        takes, further = [], []
+        for level_price, level_size, level_gone in zip(price, size, gone_here, strict=True):
+            offered = jnp.where(level_price >= limit, jnp.maximum(level_size - level_gone, 0), 0)
+            new = (offered > 0) & (level_gone == 0)
+            room = room - new
+            takes.append(jnp.where(room >= 0, jnp.minimum(left, offered), 0))
+            left = left - takes[-1]
+            further.append((new & (takes[-1] > 0)).astype(jnp.int32))
+        return takes, further, left
+
+    shown = once(tape, look, row, side, taken)
+    takes, further, left = once(tape, take, shown, contracts)
+    price, _, entry, _, _, free = shown
     return _Walk(list(price), list(entry), takes, further, contracts - left), free
 
 
 def _remember(tape: Tape, taken: Taken, walk: _Walk, free: jax.Array) -> Taken:
     """Add what was taken: a level known already keeps its place, another gets the next free one."""
-    entries, contracts = taken.entry.T, jnp.where(free, 0, taken.contracts.T)
-    place = jnp.where(free, jnp.stack(list(accumulate(free.astype(jnp.int32)))), 0)  # of the free ones, counted from 1
-    kept = jnp.where(contracts > 0, entries, -1)
-    number = jnp.zeros_like(walk.filled)
-    for entry, take, new in zip(walk.entry, walk.take, walk.further, strict=True):
-        number = number + new
-        write = ((kept == entry) & (take > 0)) | ((place == number) & (new > 0))
-        entries = jnp.where(write, entry, entries)
-        contracts = contracts + jnp.where(write, take, 0)
-    entries, contracts = once(tape, (entries, contracts))
+
+    def remember(taken: Taken, walk: _Walk, free: jax.Array) -> tuple[jax.Array, jax.Array]:
+        entries, contracts = taken.entry.T, jnp.where(free, 0, taken.contracts.T)
+        place = jnp.where(free, jnp.stack(list(accumulate(free.astype(jnp.int32)))), 0)  # of the free, counted from 1
+        kept = jnp.where(contracts > 0, entries, -1)
+        number = jnp.zeros_like(walk.filled)
+        for entry, take, new in zip(walk.entry, walk.take, walk.further, strict=True):
+            number = number + new
+            write = ((kept == entry) & (take > 0)) | ((place == number) & (new > 0))
+            entries = jnp.where(write, entry, entries)
+            contracts = contracts + jnp.where(write, take, 0)
+        return entries, contracts
+
+    entries, contracts = once(tape, remember, taken, walk, free)
     return Taken(entries.T, contracts.T)

@@ -9,7 +9,7 @@ from benchmarks.no_free_money import Config, run
 from kalshi_jax import Action, MarketAgnosticKalshiEnv
 from kalshi_jax.ledger import portfolio_value
 from kalshi_jax.reward import marks
-from kalshi_jax.tape import DOLLAR
+from kalshi_jax.tape import DOLLAR, quote_at
 from loaders import load_tape
 from tests.data import recordings_folder
 from tests.reference.frames import delta, snapshot, write_recording
@@ -29,7 +29,7 @@ def random_policy(tape, slots, interval_ms, episodes=EPISODES, steps=STEPS):
         mask = env.observation(state, params).action_mask
         action = jax.random.categorical(key, jnp.where(mask, 0.0, -1e9))
         after, _, terminated, truncated, info = env.transition(state, action, params)
-        old_marks = marks(params.tape, state.row, after.ledger.position, "mid")
+        old_marks = marks(quote_at(params.tape, state.row), after.ledger.position, "mid")
         cost = state.value - portfolio_value(after.ledger, old_marks)
         drift = after.value - portfolio_value(after.ledger, old_marks)
         fees = (after.ledger.fees_paid - state.ledger.fees_paid).sum()
