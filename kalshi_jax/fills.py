@@ -119,10 +119,10 @@ def rest_at(tape: Tape, entry: jax.Array, row: jax.Array, rests: jax.Array) -> j
 def advance_queue(
     params: EnvParams, orders: Orders, waits: jax.Array, row: jax.Array, effective: jax.Array
 ) -> tuple[Orders, jax.Array]:
-    """Let every order that `waits` (bool[M, O]) meet the changes of its own level up to `row` (i32[M]), in order.
+    """Let every order that `waits` (bool[M, O]) meet the falls of its own level up to `row` (i32[M]), in order.
 
-    Changes later than `effective` (i32[M, O]) are passed without effect. What trades took of a decrease comes off the front first
-    and, beyond it, fills us; of the rest the queue model says how much was ahead of us. Of several orders at one level the
+    Falls later than `effective` (i32[M, O]) are passed without effect. What trades took of one comes off the front first and,
+    beyond it, fills us; of the rest the queue model says how much was ahead of us. Of several orders at one level the
     earlier slot fills first. An order at the front has nothing more to meet but trades: without any it stays where it was.
 
     Returns:
@@ -201,7 +201,8 @@ def trades_through(tape: Tape, orders: Orders, before: jax.Array, effective: jax
             worse &= (hit != price) | ~same  # a trade at the level of another order of ours has gone to that one
             best = jnp.where(same & still, jnp.maximum(best, price), best)
         filled = filled + _share(jnp.where(worse, contracts, 0), same_side, orders.remaining - filled)
-        return jnp.where(hit < best, trade + 1, lower), filled  # until a lower one, all are too good for us
+        following = jnp.where(hit < best, trade + 1, lower)  # until a lower one, all are too good for us
+        return jnp.where(counts, following, trade), filled
 
     side = resting_side(orders.direction)
     last = jnp.where(orders.price > 0, tape.trade_count[effective, side], 0)

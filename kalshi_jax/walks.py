@@ -74,6 +74,7 @@ def _walk_book(own: Any, tape: Tape) -> tuple[Trade, Taken]:
 
 
 def _pay(walk: _Walk, position: jax.Array, direction: jax.Array, fees: Fees) -> Trade:
+    """Add up what a walk costs; arguments as in `walk_book`."""
     close = closing_contracts(position, direction, walk.filled)
     gross = closing_gross = high = low = jnp.zeros_like(close)
     for price, take in zip(walk.price, walk.take, strict=True):
