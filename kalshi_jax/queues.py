@@ -117,7 +117,7 @@ def queue_falls(row: np.ndarray, size: np.ndarray, traded: np.ndarray) -> tuple[
         Columns FALL and LOWER of the entries, i32[N, 2], and the falls, i32[N_falls, 5].
     """
     ends, falls = row == END_OF_TIME, is_fall(row, size)
-    decrease = np.append(0, np.maximum(size[:-1] - size[1:], 0))
+    decrease = np.append(np.int32(0), np.maximum(size[:-1] - size[1:], 0))
     traded = np.minimum(traded, decrease)
     moves = ends | (traded > 0)
     following = np.where(ends, np.arange(len(row)), next_lower(size, moves))

@@ -176,7 +176,7 @@ def _select(
     markets = np.array([number[info.session_id, ticker] for info in infos for ticker in info.tickers])
     begins, lengths = (host["track"][markets, column].astype(np.int64) for column in (0, 1))
     spans = _entry_spans(host, markets)
-    falls = is_fall(*host["entries"][:, [ROW, SIZE]].T)
+    falls = is_fall(host["entries"][:, ROW], host["entries"][:, SIZE])
     traded = np.zeros(len(falls), np.int32)
     traded[falls] = host["falls"][: falls.sum(), TRADED]
     arrays = _empty_arrays(1 + int(lengths.sum()), 1 + sum(span.stop - span.start for span in spans))
@@ -287,12 +287,25 @@ def _add_tracks(
 
 
 def _add_falls(entries: np.ndarray, traded: np.ndarray) -> np.ndarray:
-    """Fill in what `Tape.entries` tell of falls, and make `Tape.falls`; traded: i32[N_entries], by trade prints."""
-    columns, falls = queue_falls(entries[:, ROW], entries[:, SIZE], traded)
-    entries[:, [FALL, LOWER]] = columns
-    every = _zeros((_bucket(len(falls) + 1), falls.shape[1]), np.int32)
+    """Fill in what `Tape.entries` tell of falls, and make `Tape.falls`, some levels at a time.
+
+    Args:
+        entries: of the tape.
+        traded: i32[N_entries], what prints explain of the decreases.
+    """
+    ends = np.flatnonzero(entries[:, ROW] == END_OF_TIME)
+    begins = ends[:-1][np.diff(ends) > 1] + 1  # of levels
+    places = np.searchsorted(begins, np.arange(BATCH, len(entries), BATCH))
+    cuts = _distinct(np.append(begins[places[places < len(begins)]], len(entries)))
+    parts = [slice(a, b) for a, b in itertools.pairwise([0, *cuts.tolist()])]
+    counts = [int(is_fall(entries[part, ROW], entries[part, SIZE]).sum()) for part in parts]
+    every = _zeros((_bucket(sum(counts) + 1), 5), np.int32)
     every[:, ROW] = END_OF_TIME
-    every[: len(falls)] = falls
+    for part, count, stop in zip(parts, counts, itertools.accumulate(counts), strict=True):
+        columns, falls = queue_falls(entries[part, ROW], entries[part, SIZE], traded[part])
+        entries[part, FALL:] = columns + (stop - count)
+        falls[:, LOWER] += stop - count
+        every[stop - count : stop] = falls
     return every
 
 
