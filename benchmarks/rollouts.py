@@ -42,7 +42,7 @@ from benchmarks.measure import (
     spread,
 )
 from kalshi_jax import Action, MarketAgnosticKalshiEnv, Tape
-from kalshi_jax.tape import NO_ROW, SCAN
+from kalshi_jax.tape import NO_ROW, SCAN, START
 
 FEATURES = {"book": (False, False), "time": (True, False), "all": (True, True)}  # tiers 2 and 3
 SIDE_STEPS = 10  # after which `wait` rests on the other side
@@ -191,11 +191,13 @@ def rows_met(state: Any, tape: Tape) -> jax.Array:
 
 
 def _count(before: Any, after: Any, done: jax.Array, info: dict[str, jax.Array], inputs: Any) -> dict[str, jax.Array]:
-    """Count recorded changes that steps passed where no episode ended and (that costs nothing to tell) a book was there."""
-    used = before.markets >= 0
-    counts = ~done[:, None] & (before.row != NO_ROW)
+    """Count recorded changes that steps passed, where no episode ended (what comes after belongs to another), and more."""
+    tape, used = inputs[0].tape, before.markets >= 0
+    begun = jnp.maximum(
+        before.row, tape.track[jnp.maximum(before.markets, 0), START] - 1
+    )  # no book yet: before its first
     return {
-        "passed": jnp.where(counts, after.row - before.row, 0).sum(-1),
+        "passed": jnp.where(used & ~done[:, None] & (after.row != NO_ROW), after.row - begun, 0).sum(-1),
         "going": (~done).astype(jnp.int32),
         "resting": info["resting"],
         "slots": used.sum(-1),
