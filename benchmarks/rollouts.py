@@ -42,7 +42,7 @@ from benchmarks.measure import (
     spread,
 )
 from kalshi_jax import Action, MarketAgnosticKalshiEnv, Tape
-from kalshi_jax.tape import NO_ROW, SCAN, START
+from kalshi_jax.tape import NO_ROW, SCAN
 
 FEATURES = {"book": (False, False), "time": (True, False), "all": (True, True)}  # tiers 2 and 3
 SIDE_STEPS = 10  # after which `wait` rests on the other side
@@ -192,12 +192,10 @@ def rows_met(state: Any, tape: Tape) -> jax.Array:
 
 def _count(before: Any, after: Any, done: jax.Array, info: dict[str, jax.Array], inputs: Any) -> dict[str, jax.Array]:
     """Count recorded changes that steps passed, where no episode ended (what comes after belongs to another), and more."""
-    tape, used = inputs[0].tape, before.markets >= 0
-    begun = jnp.maximum(
-        before.row, tape.track[jnp.maximum(before.markets, 0), START] - 1
-    )  # no book yet: before its first
+    begin, end = (rows_met(state, inputs[0].tape) for state in (before, after))
+    used = before.markets >= 0
     return {
-        "passed": jnp.where(used & ~done[:, None] & (after.row != NO_ROW), after.row - begun, 0).sum(-1),
+        "passed": jnp.where(used & ~done[:, None], end - begin, 0).sum(-1),
         "going": (~done).astype(jnp.int32),
         "resting": info["resting"],
         "slots": used.sum(-1),

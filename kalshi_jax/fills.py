@@ -143,7 +143,7 @@ def advance_queue(
         (fall, changed_at, front, filled), (orders, upto, effective), (tape, table) = carry, own, shared
         passes = going(changed_at, front, upto)
         due = passes & (changed_at <= effective)
-        after, ahead = tape.falls[fall, SIZE], front
+        after, unexplained, ahead = tape.falls[fall, SIZE], tape.falls[fall, UNEXPLAINED], front
         if filled is not None:
             traded = tape.falls[fall, TRADED]
             ahead = jnp.maximum(front - traded, 0)
@@ -152,12 +152,8 @@ def advance_queue(
                 (p == orders.price) & (d == orders.direction) for p, d in _each(orders.price, orders.direction)
             ]
             filled = filled + _share(reaching, same_level, orders.remaining - filled)
-        if model == "risk_averse":  # what falls come between have left more
-            moved = jnp.maximum(ahead - after, 0)
-        else:
-            unexplained = tape.falls[fall, UNEXPLAINED]
-            behind = jnp.maximum(after + unexplained - ahead, 0)
-            moved = QUEUE_MODELS[model](ahead, behind, unexplained, table)
+        behind = jnp.maximum(after + unexplained - ahead, 0)
+        moved = QUEUE_MODELS[model](ahead, behind, unexplained, table)
         front = jnp.where(due, jnp.clip(ahead - moved, 0, after), front)
         fall = jnp.where(passes, next_fall(tape, model, fall), fall)
         return fall, tape.falls[fall, ROW], front, filled

@@ -299,7 +299,7 @@ def _add_falls(entries: np.ndarray, traded: np.ndarray) -> np.ndarray:
     cuts = _distinct(np.append(begins[places[places < len(begins)]], len(entries)))
     parts = [slice(a, b) for a, b in itertools.pairwise([0, *cuts.tolist()])]
     counts = [int(is_fall(entries[part, ROW], entries[part, SIZE]).sum()) for part in parts]
-    every = _zeros((_bucket(sum(counts) + 1), 5), np.int32)
+    every = _zeros((_bucket(sum(counts) + 1), TRADED + 1), np.int32)
     every[:, ROW] = END_OF_TIME
     for part, count, stop in zip(parts, counts, itertools.accumulate(counts), strict=True):
         columns, falls = queue_falls(entries[part, ROW], entries[part, SIZE], traded[part])
