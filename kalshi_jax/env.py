@@ -246,13 +246,13 @@ class MarketAgnosticKalshiEnv(environment.Environment[EnvState, EnvParams]):
         """Build what the agent sees of a state."""
         fees = _gather_fees(params.fees, state.markets)
         free_cash = state.ledger.cash - once(params.tape, reserved_cash, state.orders, fees).sum()
-        quote, of_rows = record_at(params.tape, state.row)
+        quote, record = record_at(params.tape, state.row)
         mark = marks(quote, state.ledger.position, params.mark)
         return build_observation(
             params.tape,
             state,
             quote,
-            of_rows,
+            record,
             free_cash,
             mark,
             params.initial_cash,

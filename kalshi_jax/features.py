@@ -28,6 +28,7 @@ from kalshi_jax.tape import (
     YES,
     Quote,
     Tape,
+    features_of,
     locate,
     once,
 )
@@ -96,7 +97,7 @@ def build_observation(
     tape: Tape,
     state: EnvState,
     quote: Quote,
-    of_rows: jax.Array,
+    record: jax.Array,
     free_cash: jax.Array,
     mark: jax.Array,
     initial_cash: jax.Array,
@@ -111,7 +112,7 @@ def build_observation(
         tape: the tape.
         state: the state.
         quote: of its rows.
-        of_rows: f32[M, 42], features of its rows.
+        record: i32[M, 48], of its rows.
         free_cash: i32[], cash less what resting orders hold back.
         mark: i32[M], the mark of each slot.
         initial_cash: i32[], starting capital.
@@ -123,16 +124,17 @@ def build_observation(
     used = state.markets >= 0
     book, sequences = len(BOOK_FEATURES), len(BOOK_FEATURES) + len(SEQUENCE_FEATURES)
 
-    def tiers(state: EnvState, of_rows: jax.Array) -> list[jax.Array]:
-        found = [of_rows[:, :book]]
+    def tiers(state: EnvState, record: jax.Array) -> list[jax.Array]:
+        found = [features_of(record, slice(book))]
         if temporal:
-            found.append(time_features(tape, state.session, state.row, of_rows[:, sequences:], state.now_ms))
+            rhythm = features_of(record, slice(sequences, None))
+            found.append(time_features(tape, state.session, state.row, rhythm, state.now_ms))
         if sequence:
-            found.append(of_rows[:, book:sequences])
+            found.append(features_of(record, slice(book, sequences)))
         return found
 
     return Observation(
-        market=jnp.where(used[:, None], jnp.concatenate(once(tape, tiers, state, of_rows), axis=-1), 0.0),
+        market=jnp.where(used[:, None], jnp.concatenate(once(tape, tiers, state, record), axis=-1), 0.0),
         portfolio=portfolio_features(tape, state, quote, mark, initial_cash, episode_length),
         action_mask=legal_actions(tape, quote, state.ledger.position, free_cash, used, state.orders, order_sizes),
     )

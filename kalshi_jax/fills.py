@@ -252,10 +252,12 @@ def fill_resting(
     fee = maker_fee(fees, price, filled + contracts) - maker_fee(fees, price, filled)
     trade = Trade(direction, contracts, contracts * yes_price, close * yes_price, fee)
     over = ends | ((contracts > 0) & (contracts == remaining))
+    this = jnp.arange(orders.price.shape[1]) == slot
+    got = jnp.where(this, contracts[:, None], 0)
     orders = replace(
         orders,
-        price=orders.price.at[:, slot].set(jnp.where(over, 0, price)),
-        remaining=orders.remaining.at[:, slot].add(-contracts),
-        filled=orders.filled.at[:, slot].add(contracts),
+        price=jnp.where(this & over[:, None], 0, orders.price),
+        remaining=orders.remaining - got,
+        filled=orders.filled + got,
     )
     return trade, orders

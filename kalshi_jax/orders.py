@@ -134,9 +134,10 @@ def place_orders(
             fall=first_fall(tape, params.queue_model, entry),
         )
         rests = ok & waits
-        orders = jax.tree.map(
-            lambda old, x, rests=rests, o=o: old.at[:, o].set(jnp.where(rests, x, old[:, o])), orders, new
-        )
+        here_rests = rests[:, None] & (
+            jnp.arange(slots) == o
+        )  # a scatter would have compilers change the layout of all orders
+        orders = jax.tree.map(lambda old, x, rests=here_rests: jnp.where(rests, x[:, None], old), orders, new)
         placed = Placed(
             taker_orders=placed.taker_orders + fills.sum(),
             taker_contracts=placed.taker_contracts + trade.contracts.sum(),

@@ -241,7 +241,7 @@ def _quote(row: jax.Array, words: jax.Array) -> Quote:
 
 
 def record_at(tape: Tape, row: jax.Array) -> tuple[Quote, jax.Array]:
-    """Read what rows (i32[...]) quote, and their features, f32[..., 42].
+    """Read the whole records of rows (i32[...]): what they quote, and all words, i32[..., 48].
 
     On a CPU a loop that reads many neighbours for each of many rows waits for memory again and again. One that reads a single
     word of each cache line, and does nothing else, has many reads on their way at once: it goes first.
@@ -249,7 +249,12 @@ def record_at(tape: Tape, row: jax.Array) -> tuple[Quote, jax.Array]:
     if is_traced(row):
         row = jax.lax.platform_dependent(row, cpu=partial(_fetch, tape), default=lambda row: row)
     words = tape.record[row]
-    return _quote(row, words), jax.lax.bitcast_convert_type(words[..., FEATURES:], jnp.float32)
+    return _quote(row, words), words
+
+
+def features_of(record: jax.Array, columns: slice) -> jax.Array:
+    """Give some of the 42 features in records (i32[..., 48]), f32[..., columns]."""
+    return jax.lax.bitcast_convert_type(record[..., FEATURES:][..., columns], jnp.float32)
 
 
 def _fetch(tape: Tape, row: jax.Array) -> jax.Array:

@@ -18,7 +18,7 @@ from kalshi_jax.features import (
     split_portfolio,
 )
 from kalshi_jax.sequences import HISTORY, SEQUENCE_FEATURES, sequence_features
-from kalshi_jax.tape import record_at
+from kalshi_jax.tape import features_of
 from loaders import load_tape
 from tests.reference.books import SIDES, Market, Session, replay
 from tests.reference.frames import numbered, random_frames, snapshot, write_recording
@@ -226,7 +226,7 @@ def rows_of(tape, market):
 
 def tier_3(tape, rows):
     columns = slice(len(BOOK_FEATURES), len(BOOK_FEATURES) + len(SEQUENCE_FEATURES))
-    return np.asarray(record_at(tape, np.arange(len(tape.record))[rows])[1])[..., columns]
+    return np.asarray(features_of(tape.record[rows], columns))
 
 
 def test_sequences_of_extreme_books_equal_a_slow_computation_and_reach_every_regime(extreme):
