@@ -74,11 +74,17 @@ def decode(action: jax.Array, order_sizes: tuple[int, ...], used: jax.Array) -> 
     size = jnp.asarray(order_sizes, jnp.int32)[index // PRIMITIVES]
     return Intent(
         size=jnp.where(trades, size, 0),
-        direction=jnp.asarray(DIRECTION)[primitive],
-        waits=jnp.asarray(WAITS)[primitive],
-        reduces=jnp.asarray(REDUCES)[primitive],
+        direction=jnp.where(_holds(DIRECTION > 0, primitive), 1, -1),
+        waits=_holds(WAITS, primitive),
+        reduces=_holds(REDUCES, primitive),
         primitive=primitive,
     )
+
+
+def _holds(fact: np.ndarray, primitive: jax.Array) -> jax.Array:
+    """Tell of which primitives (i32[...]) a fact (bool[8]) holds, bool[...]: as bits of a word, which no gather is needed for."""
+    word = int(np.packbits(fact, bitorder="little")[0])
+    return (word >> primitive) & 1 == 1
 
 
 def taking_side(direction: jax.Array) -> jax.Array:

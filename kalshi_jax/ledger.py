@@ -6,13 +6,10 @@ every pair returns a dollar. A NO holding of n has n dollars of collateral; cash
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from kalshi_jax.batching import over_markets
 from kalshi_jax.tape import DOLLAR
 
 MAX_WEALTH = 2_000_000_000  # cash plus a dollar for every contract held or bid for: everything stays in int32
@@ -64,31 +61,19 @@ def cash_change(position: jax.Array, trade: Trade) -> jax.Array:
 
 def book_trades(ledger: Ledger, trade: Trade) -> Ledger:
     """Book one trade per market. Cash moves by the sum over markets of `cash_change`."""
-    held = (ledger.position, ledger.cost_basis, ledger.realized_pnl)
-    cash_moves, position, cost_basis, realized_pnl = _book_trades((*held, trade), ())
-    return Ledger(
-        cash=ledger.cash + cash_moves.sum(),
-        position=position,
-        cost_basis=cost_basis,
-        realized_pnl=realized_pnl,
-        fees_paid=ledger.fees_paid + trade.fee,
-    )
-
-
-@over_markets
-def _book_trades(own: Any, shared: Any) -> tuple[jax.Array, ...]:
-    (q, cost_basis, realized_pnl, trade), d, n = own, own[-1].direction, own[-1].contracts
+    q, d, n = ledger.position, trade.direction, trade.contracts
     close = closing_contracts(q, d, n)
     opening = n - close
     opening_gross = trade.gross - trade.closing_gross
-    cost_closed = multiply_divide(cost_basis, close, jnp.maximum(jnp.abs(q), 1))
+    cost_closed = multiply_divide(ledger.cost_basis, close, jnp.maximum(jnp.abs(q), 1))
     cost_opened = jnp.where(d > 0, opening_gross, DOLLAR * opening - opening_gross)
     proceeds = jnp.where(q > 0, trade.closing_gross, DOLLAR * close - trade.closing_gross)
-    return (
-        cash_change(q, trade),
-        q + d * n,
-        cost_basis - cost_closed + cost_opened,
-        realized_pnl + proceeds - cost_closed,
+    return Ledger(
+        cash=ledger.cash + cash_change(q, trade).sum(),
+        position=q + d * n,
+        cost_basis=ledger.cost_basis - cost_closed + cost_opened,
+        realized_pnl=ledger.realized_pnl + proceeds - cost_closed,
+        fees_paid=ledger.fees_paid + trade.fee,
     )
 
 
