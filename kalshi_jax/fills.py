@@ -93,7 +93,7 @@ def meet_rows(
             price, direction = orders.price[:, slot], orders.direction[:, slot]
             got = jnp.minimum(traded[:, slot], most)
             brought, after_it = take_displayed(tape, effective[:, slot], taken, direction, most - got, DOLLAR - price)
-            came = (most > got)[:, None]  # what has not been reached leaves the memory as it was at the rows before
+            came = most > got  # what has not been reached leaves the memory as it was at the rows before
             taken = jax.tree.map(lambda new, old, came=came: jnp.where(came, new, old), after_it, taken)
             got += brought
         trade, orders = fill_resting(ledger, orders, fees, slot, got, most < wanted)

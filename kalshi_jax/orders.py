@@ -117,12 +117,12 @@ def place_orders(
             tape, _consider, tape, here, ledger, taken, fees, direction, size, waits, reduces, price
         )
         accepted, reserved = once(tape, _accept, would, ledger.cash, reserved, _wealth(ledger, orders))
-        ok, waits = jnp.stack(accepted), would.waits
+        ok, waits = once(tape, jnp.stack, accepted), would.waits
 
         fills = ok & ~waits
         trade = jax.tree.map(lambda x, fills=fills: jnp.where(fills, x, 0), trade)
         ledger = book_trades(ledger, trade)
-        taken = jax.tree.map(lambda new, old, fills=fills: _where_market(fills, new, old), taken_if, taken)
+        taken = jax.tree.map(lambda new, old, fills=fills: jnp.where(fills, new, old), taken_if, taken)
         entry = jnp.where(joins, sent.entry[:, o], 0)
         new = Orders(
             price=price,
@@ -206,10 +206,6 @@ def _accept(
         wealth += jnp.where(ok & ~(each.waits & each.reduces), each.more_wealth, 0)
         accepted.append(ok)
     return accepted, reserved
-
-
-def _where_market(condition: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
-    return jnp.where(condition.reshape(condition.shape + (1,) * (new.ndim - 1)), new, old)
 
 
 def _wealth(ledger: Ledger, orders: Orders) -> jax.Array:

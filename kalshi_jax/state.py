@@ -70,12 +70,10 @@ class Orders:
 
 @struct.dataclass
 class Taken:
-    """Displayed liquidity that this account has taken and the recording has not refreshed: C places per market."""
+    """Displayed liquidity that this account has taken and the recording has not refreshed: C places, a column i32[M] each."""
 
-    entry: (
-        jax.Array
-    )  # i32[M, C], the level's last change when it was taken from; it counts until the level changes again
-    contracts: jax.Array  # i32[M, C], 0 for a free place
+    entry: tuple[jax.Array, ...]  # the level's last change when it was taken from; it counts until the level changes again
+    contracts: tuple[jax.Array, ...]  # 0 for a free place
 
 
 @struct.dataclass
@@ -112,5 +110,5 @@ def no_orders(markets: int, per_market: int) -> Orders:
 
 def nothing_taken(markets: int, places: int) -> Taken:
     """Make an empty memory of taken liquidity for `markets` slots and `places` levels each."""
-    zero = jnp.zeros((markets, places), jnp.int32)
-    return Taken(zero, zero)
+    zero = jnp.zeros(markets, jnp.int32)
+    return Taken((zero,) * places, (zero,) * places)

@@ -20,7 +20,7 @@ from kalshi_jax.batching import over_markets
 from kalshi_jax.fees import fee_weight, order_fee
 from kalshi_jax.ledger import Trade, closing_contracts
 from kalshi_jax.state import Fees, Taken
-from kalshi_jax.tape import DOLLAR, ROW, Tape, once
+from kalshi_jax.tape import DOLLAR, NO_ROW, ROW, Tape, levels_at, once
 
 Columns = list[jax.Array]
 
@@ -120,54 +120,63 @@ def deepest_bid(
 
 def _walk(
     tape: Tape, row: jax.Array, taken: Taken, side: jax.Array, contracts: jax.Array, limit: jax.Array | int
-) -> tuple[_Walk, jax.Array]:
+) -> tuple[_Walk, Columns]:
     """Walk the displayed bids of a side (i32[M]), as far as the memory has places for further levels.
 
     Returns:
-        The walk, and the memory's free places, bool[C, M].
+        The walk, and the memory's free places, a column bool[M] each.
     """
-    levels = min(taken.entry.shape[1], tape.levels.shape[2])
+    levels = min(len(taken.entry), tape.levels.shape[2])
 
-    def look(row: jax.Array, side: jax.Array, taken: Taken) -> tuple[jax.Array, ...]:
-        price, size, entry = jnp.moveaxis(tape.levels[row, side, :levels], (-1, -2), (0, 1))  # i32[L, M] each
-        known, gone = taken.entry.T, taken.contracts.T
-        changed = tape.entries[jnp.where(gone > 0, known + 1, 0), ROW] <= row
-        return price, size, entry, known, gone, (gone == 0) | changed
+    def look(row: jax.Array, side: jax.Array, taken: Taken, contracts: jax.Array) -> tuple[jax.Array, Columns]:
+        rows = jnp.where(contracts > 0, row, NO_ROW)  # where nobody takes: not all over memory
+        free = [
+            (gone == 0) | (tape.entries[jnp.where(gone > 0, known + 1, 0), ROW] <= row)
+            for known, gone in zip(taken.entry, taken.contracts, strict=True)
+        ]
+        return levels_at(tape, rows, side, levels), free
 
-    def take(shown: tuple[jax.Array, ...], contracts: jax.Array) -> tuple[Columns, Columns, jax.Array]:
-        price, size, entry, known, gone, free = shown
-        gone_here = sum((jnp.where(known[c] == entry, gone[c], 0) for c in range(len(free))), jnp.zeros_like(entry))
-        room, left = sum(free.astype(jnp.int32)), contracts
+    def take(shown: jax.Array, free: Columns, taken: Taken, contracts: jax.Array) -> tuple[Columns, Columns, jax.Array]:
+        room, left = sum(x.astype(jnp.int32) for x in free), contracts
         takes, further = [], []
-        for level_price, level_size, level_gone in zip(price, size, gone_here, strict=True):
-            offered = jnp.where(level_price >= limit, jnp.maximum(level_size - level_gone, 0), 0)
-            new = (offered > 0) & (level_gone == 0)
+        for price, size, entry in columns_of(shown):
+            none = jnp.zeros_like(entry)
+            gone_here = sum(
+                (jnp.where(known == entry, gone, 0) for known, gone in zip(taken.entry, taken.contracts, strict=True)), none
+            )
+            offered = jnp.where(price >= limit, jnp.maximum(size - gone_here, 0), 0)
+            new = (offered > 0) & (gone_here == 0)
             room = room - new
             takes.append(jnp.where(room >= 0, jnp.minimum(left, offered), 0))
             left = left - takes[-1]
             further.append((new & (takes[-1] > 0)).astype(jnp.int32))
         return takes, further, left
 
-    shown = once(tape, look, row, side, taken)
-    takes, further, left = once(tape, take, shown, contracts)
-    price, _, entry, _, _, free = shown
+    shown, free = once(tape, look, row, side, taken, contracts)
+    takes, further, left = once(tape, take, shown, free, taken, contracts)
+    price, _, entry = zip(*columns_of(shown), strict=True)
     return _Walk(list(price), list(entry), takes, further, contracts - left), free
 
 
-def _remember(tape: Tape, taken: Taken, walk: _Walk, free: jax.Array) -> Taken:
+def columns_of(shown: jax.Array) -> list[Columns]:
+    return [[shown[:, level, word] for word in range(shown.shape[2])] for level in range(shown.shape[1])]
+
+
+def _remember(tape: Tape, taken: Taken, walk: _Walk, free: Columns) -> Taken:
     """Add what was taken: a level known already keeps its place, another gets the next free one."""
 
-    def remember(taken: Taken, walk: _Walk, free: jax.Array) -> tuple[jax.Array, jax.Array]:
-        entries, contracts = taken.entry.T, jnp.where(free, 0, taken.contracts.T)
-        place = jnp.where(free, jnp.stack(list(accumulate(free.astype(jnp.int32)))), 0)  # of the free, counted from 1
-        kept = jnp.where(contracts > 0, entries, -1)
-        number = jnp.zeros_like(walk.filled)
-        for entry, take, new in zip(walk.entry, walk.take, walk.further, strict=True):
-            number = number + new
-            write = ((kept == entry) & (take > 0)) | ((place == number) & (new > 0))
-            entries = jnp.where(write, entry, entries)
-            contracts = contracts + jnp.where(write, take, 0)
-        return entries, contracts
+    def remember(taken: Taken, walk: _Walk, free: Columns) -> Taken:
+        places = accumulate(x.astype(jnp.int32) for x in free)  # of the free, counted from 1
+        entries, contracts = [], []
+        for known, gone, is_free, place in zip(taken.entry, taken.contracts, free, places, strict=True):
+            kept, now, number = jnp.where(is_free, -1, known), jnp.where(is_free, 0, gone), jnp.zeros_like(gone)
+            for entry, take, new in zip(walk.entry, walk.take, walk.further, strict=True):
+                number = number + new
+                write = ((kept == entry) & (take > 0)) | (is_free & (place == number) & (new > 0))
+                known = jnp.where(write, entry, known)
+                now = now + jnp.where(write, take, 0)
+            entries.append(known)
+            contracts.append(now)
+        return Taken(tuple(entries), tuple(contracts))
 
-    entries, contracts = once(tape, remember, taken, walk, free)
-    return Taken(entries.T, contracts.T)
+    return once(tape, remember, taken, walk, free)

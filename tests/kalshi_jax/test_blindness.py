@@ -43,7 +43,7 @@ def without_numbers(tape, state):
     fall = np.where(resting, state.orders.fall, 0)
     row_of, size_of = np.asarray(tape.entries)[:, [ROW, SIZE]].T
     follows, left = np.moveaxis(np.asarray(tape.falls)[fall][..., [ROW, SIZE]], -1, 0)
-    taken = np.where(state.taken.contracts > 0, state.taken.entry, 0)
+    taken = np.where(np.stack(state.taken.contracts, -1) > 0, np.stack(state.taken.entry, -1), 0)
     about = (
         left,
         np.where(follows == 2**31 - 1, -1, follows - first[..., None]) * resting,
@@ -53,7 +53,7 @@ def without_numbers(tape, state):
     nowhere = {
         "markets": jnp.zeros_like(state.markets),
         "orders": state.orders.replace(fall=jnp.zeros_like(state.orders.fall)),
-        "taken": state.taken.replace(entry=jnp.zeros_like(state.taken.entry)),
+        "taken": state.taken.replace(entry=jax.tree.map(jnp.zeros_like, state.taken.entry)),
     }
     return state.replace(row=jnp.asarray(row), **nowhere), about
 
