@@ -117,7 +117,7 @@ def place_orders(
             tape, _consider, tape, here, ledger, taken, fees, direction, size, waits, reduces, price
         )
         accepted, reserved = once(tape, _accept, would, ledger.cash, reserved, _wealth(ledger, orders))
-        ok, waits = once(tape, jnp.stack, accepted), would.waits
+        ok, waits = once(tape, _side_by_side, accepted), would.waits
 
         fills = ok & ~waits
         trade = jax.tree.map(lambda x, fills=fills: jnp.where(fills, x, 0), trade)
@@ -206,6 +206,11 @@ def _accept(
         wealth += jnp.where(ok & ~(each.waits & each.reduces), each.more_wealth, 0)
         accepted.append(ok)
     return accepted, reserved
+
+
+def _side_by_side(each: list[jax.Array]) -> jax.Array:
+    """Stack masks (bool[] each), bool[M]; `jnp.stack` would have XLA lay out the markets of a batch column by column."""
+    return sum(jnp.where(jnp.arange(len(each)) == m, x, False) for m, x in enumerate(each)) > 0
 
 
 def _wealth(ledger: Ledger, orders: Orders) -> jax.Array:
