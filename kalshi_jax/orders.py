@@ -210,7 +210,10 @@ def _accept(
 
 def _side_by_side(each: list[jax.Array]) -> jax.Array:
     """Stack masks (bool[] each), bool[M]; `jnp.stack` would have XLA lay out the markets of a batch column by column."""
-    return sum(jnp.where(jnp.arange(len(each)) == m, x, False) for m, x in enumerate(each)) > 0
+    stacked, at = jnp.zeros(len(each), bool), jnp.arange(len(each))
+    for m, x in enumerate(each):
+        stacked |= x & (at == m)
+    return stacked
 
 
 def _wealth(ledger: Ledger, orders: Orders) -> jax.Array:

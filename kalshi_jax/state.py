@@ -70,9 +70,12 @@ class Orders:
 
 @struct.dataclass
 class Taken:
-    """Displayed liquidity that this account has taken and the recording has not refreshed: C places, a column i32[M] each."""
+    """Displayed liquidity that this account has taken and the recording has not refreshed: C places, a column i32[M] each.
 
-    entry: tuple[jax.Array, ...]  # the level's last change when it was taken from; it counts until the level changes again
+    What was taken of a level counts until the level changes again.
+    """
+
+    entry: tuple[jax.Array, ...]  # the level's last change when it was taken from
     contracts: tuple[jax.Array, ...]  # 0 for a free place
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
-from functools import partial
 from typing import Any, TypeVar
 
 import jax
@@ -28,6 +27,7 @@ PRICE, ENTRY = 0, 2  # columns of Tape.levels, with SIZE between them
 MARK, RESTART, FEATURES = slice(2, 4), 4, 6  # columns of Tape.record, after a best bid a side; features are its last
 YES, NO = 0, 1  # the side axis S: bids for YES, bids for NO
 LINE = 16  # words of a cache line
+BLOCK = 1024  # records that a CPU's second cache holds beside much else
 NOT_FINITE = 2**31 - 1  # bits of no finite float32
 SCAN = 4  # positions of a track that are read at once; every tape has as many to spare at its end
 NO_ROW = 0  # row 0 of every tape is an empty book: what a market shows before its first change
@@ -241,15 +241,28 @@ def _quote(row: jax.Array, words: jax.Array) -> Quote:
 
 
 def record_at(tape: Tape, row: jax.Array) -> tuple[Quote, jax.Array]:
-    """Read the whole records of rows (i32[...]): what they quote, and all words, i32[..., 48].
+    """Read the whole records of rows (i32[M]): what they quote, and all words, i32[M, 48].
 
     On a CPU a loop that reads many neighbours for each of many rows waits for memory again and again. One that reads a single
-    word of each cache line, and does nothing else, has many reads on their way at once: it goes first.
+    word of each cache line, and does nothing else, has many reads on their way at once: it goes first, for as many rows at a
+    time as the second cache holds.
     """
-    if is_traced(row):
-        row = jax.lax.platform_dependent(row, cpu=partial(_fetch, tape), default=lambda row: row)
-    words = tape.record[row]
+    words = _records_at(row, tape) if is_traced(row) else tape.record[row]
     return _quote(row, words), words
+
+
+@over_markets
+def _records_at(row: jax.Array, tape: Tape) -> jax.Array:
+    def read(row: jax.Array) -> jax.Array:
+        return tape.record[_fetch(tape, row)]
+
+    def in_blocks(row: jax.Array) -> jax.Array:
+        blocks = -(-len(row) // BLOCK)
+        each = -(-len(row) // blocks)
+        padded = jnp.pad(row, (0, blocks * each - len(row)))  # with NO_ROW
+        return jax.lax.map(read, padded.reshape(blocks, each)).reshape(blocks * each, -1)[: len(row)]
+
+    return jax.lax.platform_dependent(row, cpu=in_blocks, default=lambda row: tape.record[row])
 
 
 def levels_at(tape: Tape, row: jax.Array, side: jax.Array, count: int) -> jax.Array:

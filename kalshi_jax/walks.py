@@ -139,10 +139,11 @@ def _walk(
     def take(shown: jax.Array, free: Columns, taken: Taken, contracts: jax.Array) -> tuple[Columns, Columns, jax.Array]:
         room, left = sum(x.astype(jnp.int32) for x in free), contracts
         takes, further = [], []
-        for price, size, entry in columns_of(shown):
+        for price, size, entry in _columns(shown):
             none = jnp.zeros_like(entry)
             gone_here = sum(
-                (jnp.where(known == entry, gone, 0) for known, gone in zip(taken.entry, taken.contracts, strict=True)), none
+                (jnp.where(known == entry, gone, 0) for known, gone in zip(taken.entry, taken.contracts, strict=True)),
+                none,
             )
             offered = jnp.where(price >= limit, jnp.maximum(size - gone_here, 0), 0)
             new = (offered > 0) & (gone_here == 0)
@@ -154,11 +155,12 @@ def _walk(
 
     shown, free = once(tape, look, row, side, taken, contracts)
     takes, further, left = once(tape, take, shown, free, taken, contracts)
-    price, _, entry = zip(*columns_of(shown), strict=True)
+    price, _, entry = zip(*_columns(shown), strict=True)
     return _Walk(list(price), list(entry), takes, further, contracts - left), free
 
 
-def columns_of(shown: jax.Array) -> list[Columns]:
+def _columns(shown: jax.Array) -> list[Columns]:
+    """List price, size and entry (i32[M] each) of levels i32[M, L, 3], best first."""
     return [[shown[:, level, word] for word in range(shown.shape[2])] for level in range(shown.shape[1])]
 
 

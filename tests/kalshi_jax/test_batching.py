@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kalshi_jax import MarketAgnosticKalshiEnv
-from kalshi_jax.batching import draw_where, while_any
+from kalshi_jax.batching import draw_where, first_true, while_any
+from kalshi_jax.tape import BLOCK, record_at
 from loaders import load_tape
 
 SIZE = 24
@@ -60,6 +61,26 @@ def test_a_loop_whose_batch_shrinks_ends_where_each_would(targets, step):
 def counted(targets, step):
     zero = jnp.zeros_like(targets)
     return jax.vmap(count_down, (0, 0, None))((zero, zero), targets, step)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.lists(st.booleans(), min_size=SIZE, max_size=SIZE), min_size=2, max_size=2),
+    st.sampled_from([1, 6, SIZE]),
+)
+def test_the_first_places_that_are_true(masks, room):
+    found = np.asarray(jax.jit(jax.vmap(partial(first_true, room=room)))(jnp.array(masks)))
+    for mask, places in zip(masks, found, strict=True):
+        expected = np.flatnonzero(mask)[:room]
+        np.testing.assert_array_equal(places, np.pad(expected, (0, room - len(expected)), constant_values=SIZE))
+
+
+def test_records_are_the_same_whether_read_in_one_block_or_several():
+    tape, _ = load_tape("synthetic:sessions=1,markets=2,seconds=60,rate=30,seed=3")
+    rows = np.random.default_rng(0).integers(0, len(tape.record), (BLOCK // 2 + 7, 5))  # blocks of unequal sizes
+    quote, words = jax.jit(jax.vmap(record_at, (None, 0)))(tape, jnp.asarray(rows))
+    np.testing.assert_array_equal(words, np.asarray(tape.record)[rows])
+    np.testing.assert_array_equal(quote.best, np.asarray(tape.record)[rows, :2])
 
 
 def test_batches_of_batches_and_of_shared_things_have_the_same_values():
