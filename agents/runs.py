@@ -250,12 +250,22 @@ class RunFolder:
         self.best().wait_until_finished()
 
     def restore(self, template: Learner, update: int) -> Learner:
-        """Read the checkpoint after an update into the shapes of `template`, a learner or its shapes."""
+        """Read the checkpoint after an update into the shapes of `template`, a learner or its shapes.
+
+        Raises:
+            ValueError: it holds something else, as one of another version of this package does.
+        """
         rest = replace(template, weights=None)
         items = ocp.args.Composite(
             weights=ocp.args.StandardRestore(template.weights), rest=ocp.args.StandardRestore(rest)
         )
-        restored = self.checkpoints().restore(update, args=items)
+        try:
+            restored = self.checkpoints().restore(update, args=items)
+        except ValueError as error:
+            raise ValueError(
+                f"{self.path}: its checkpoint of update {update} does not hold what this version trains: its weights can be "
+                f"evaluated, but to train, begin another run without --resume ({error})"
+            ) from error
         return replace(restored["rest"], weights=restored["weights"])
 
     def restore_weights(self, newest: bool = False) -> Any:

@@ -134,9 +134,8 @@ def place_orders(
             fall=first_fall(tape, params.queue_model, entry),
         )
         rests = ok & waits
-        here_rests = rests[:, None] & (
-            jnp.arange(slots) == o
-        )  # a scatter would have compilers change the layout of all orders
+        # a mask: a scatter would have compilers change the layout of all orders
+        here_rests = rests[:, None] & (jnp.arange(slots) == o)
         orders = jax.tree.map(lambda old, x, rests=here_rests: jnp.where(rests, x[:, None], old), orders, new)
         placed = Placed(
             taker_orders=placed.taker_orders + fills.sum(),

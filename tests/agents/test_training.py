@@ -12,6 +12,7 @@ from pathlib import Path
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
@@ -21,7 +22,7 @@ from agents import training
 from agents.evaluation import Windows
 from agents.journal import worries
 from agents.networks import ActorCritic
-from agents.ppo import Layout
+from agents.ppo import Layout, Learner
 from agents.runs import RunFolder, TrainConfig, describe_data, load_run, make_environment, remember_settings
 from agents.training import Arena, curriculum, fit, shortest_episode, train
 from loaders import SessionInfo, Stage, load_tape
@@ -298,6 +299,16 @@ def test_a_run_is_resumed_with_its_own_settings_and_data_only(tmp_path):
         remember_settings(folder, replace(config, learning_rate=0.5), DATA)
     with pytest.raises(ValueError, match="began with changes = 5, but now it is 6"):
         remember_settings(folder, config, DATA | {"changes": 6})
+
+
+def test_a_checkpoint_of_another_version_is_refused_but_its_weights_are_there(tmp_path):
+    zero = jnp.zeros(2)
+    saved = Learner({"w": zero}, zero, {"taken": zero}, (), zero, zero, zero, zero, updates=jnp.int32(3))
+    folder = RunFolder(tmp_path)
+    folder.save(saved)
+    with pytest.raises(ValueError, match=r"checkpoint of update 3 does not hold what this version trains: .*--resume"):
+        folder.restore(saved.replace(env_states={"taken": (zero, zero)}), 3)
+    assert folder.restore_weights().keys() == {"w"}
 
 
 def test_a_folder_with_a_run_is_not_overwritten_and_an_empty_one_not_resumed(tmp_path):
