@@ -101,17 +101,26 @@ def sb3_ours(setup: Setup) -> list[Contest]:
 def sb3_peer(setup: Setup, peer: str) -> list[Contest]:
     from stable_baselines3.common.vec_env import DummyVecEnv
 
-    envs = DummyVecEnv([lambda: SCALAR[peer](setup.mids)] * setup.config.sb3_envs)
-    return [train_sb3(peer, envs, setup.config)]
+    alone, several = (DummyVecEnv([lambda: SCALAR[peer](setup.mids)] * n) for n in (1, setup.config.sb3_envs))
+    return [train_sb3(peer, alone), train_sb3(peer, several, setup.config)]
 
 
-def train_sb3(peer: str, envs: Any, config: Config) -> Contest:
-    """Train by Stable-Baselines3's PPO, a rollout and its update a repetition, both as in our layout."""
+def train_sb3(peer: str, envs: Any, config: Config | None = None) -> Contest:
+    """Train by Stable-Baselines3's PPO, a rollout and its update a repetition: in our layout, or by its own defaults."""
     from stable_baselines3 import PPO
 
-    steps = envs.num_envs * config.rollout_length
-    batch = max(2, steps // config.minibatches)
-    model = PPO("MlpPolicy", envs, 5e-4, config.rollout_length, batch, config.epochs, seed=0, device="cpu")
+    layout, how = {}, "as it comes"
+    if config:
+        batch = max(2, envs.num_envs * config.rollout_length // config.minibatches)
+        layout = {
+            "learning_rate": 5e-4,
+            "n_steps": config.rollout_length,
+            "batch_size": batch,
+            "n_epochs": config.epochs,
+        }
+        how = "our batches"
+    model = PPO("MlpPolicy", envs, seed=0, device="cpu", **layout)
+    steps = envs.num_envs * model.n_steps
 
     def work() -> float:
         model.learn(steps, reset_num_timesteps=False)
@@ -119,7 +128,7 @@ def train_sb3(peer: str, envs: Any, config: Config) -> Contest:
 
     began = time.perf_counter()
     work()
-    what = f"Stable-Baselines3 PPO, {envs.num_envs:,} environments"
+    what = f"Stable-Baselines3 PPO, {how}, {envs.num_envs:,} environment{'s' * (envs.num_envs > 1)}"
     return Contest(peer, what, "trained steps", work, time.perf_counter() - began)
 
 
