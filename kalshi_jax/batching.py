@@ -25,7 +25,6 @@ def first_true(mask: jax.Array, room: int) -> jax.Array:
     The same as `jnp.nonzero` with a size, which sums the mask twice. XLA's CPU compiler makes one kernel of a loop whose body
     touches less than a kilobyte: one member after another it takes a third of the time.
     """
-
     size = len(mask)
 
     @jax.custom_batching.sequential_vmap
