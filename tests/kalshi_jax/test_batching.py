@@ -77,9 +77,8 @@ def test_the_first_places_that_are_true(masks, room):
 
 def test_records_are_the_same_whether_read_in_one_block_or_several():
     tape, _ = load_tape("synthetic:sessions=1,markets=2,seconds=60,rate=30,seed=3")
-    rows = np.random.default_rng(0).integers(
-        0, len(tape.record), (BLOCK // 2 + 6, 5)
-    )  # three blocks, the last one padded
+    shape = (BLOCK // 2 + 6, 5)  # three blocks, the last one padded
+    rows = np.random.default_rng(0).integers(0, len(tape.record), shape)
     quote, words = jax.jit(jax.vmap(record_at, (None, 0)))(tape, jnp.asarray(rows))
     np.testing.assert_array_equal(words, np.asarray(tape.record)[rows])
     np.testing.assert_array_equal(quote.best, np.asarray(tape.record)[rows, :2])
